@@ -1,0 +1,1 @@
+"""Temporal heads to compare with."""

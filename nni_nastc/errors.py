@@ -1,0 +1,53 @@
+"""The errors that a user can cause.
+
+Each message is one line: what went wrong, the rule, what was given, what to do. The command line prints it and
+exits with code 2. Every class also derives from the built-in one that callers would expect.
+"""
+
+
+class NastcError(Exception):
+    """Base of all errors that a user of the package can cause."""
+
+
+class ConfigError(NastcError, ValueError):
+    """A configuration holds unknown keys or values outside their rule."""
+
+
+class VideoError(NastcError, ValueError):
+    """A video is missing, is no video, is damaged, or is too short."""
+
+
+class FeatureStoreError(NastcError, ValueError):
+    """A feature store is missing, damaged, or was made with other settings."""
+
+
+class WeightsError(NastcError, ValueError):
+    """Backbone weights are missing, damaged, or of another architecture."""
+
+
+class AnnotationError(NastcError, ValueError):
+    """An annotation file breaks its format."""
+
+
+class DataError(NastcError, ValueError):
+    """Annotations, feature store and sampling do not fit together."""
+
+
+class GenotypeError(NastcError, ValueError):
+    """A genotype breaks its rules or does not fit the search space."""
+
+
+class ModelError(NastcError, ValueError):
+    """A network cannot be built from, or applied to, what was given."""
+
+
+class CheckpointError(NastcError, ValueError):
+    """A checkpoint is damaged or does not fit what it is used for."""
+
+
+class RunFolderError(NastcError, OSError):
+    """An output folder cannot be used: it holds another run, or cannot be written."""
+
+
+class DiskError(NastcError, OSError):
+    """The disk is full, or too small for what is asked."""

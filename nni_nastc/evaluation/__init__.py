@@ -1,0 +1,1 @@
+"""Scores and the Lightning module that trains and scores a network."""

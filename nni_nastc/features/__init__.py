@@ -1,0 +1,1 @@
+"""From videos to stored I3D features."""

@@ -1,0 +1,99 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nni_nastc.errors import DiskError, NastcError
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that takes its place when the block ends well.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file to write. Its folder must exist.
+
+    Yields
+    ------
+    Path
+        The temporary file (empty). It has the suffix of ``path``, because writers choose a format by it.
+
+    Raises
+    ------
+    DiskError
+        If the disk fills up. Nothing of the file is left behind, and an older ``path`` is kept.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        with disk_errors(path):
+            yield temporary
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path | str) -> Iterator[None]:
+    """Turn a full disk inside the block into a :class:`DiskError` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskError(
+            f"the disk is full: {path} could not be written; free some space or choose another folder, then run again"
+        ) from error
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str, error: type[NastcError] = NastcError) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    error : type of NastcError
+        What to raise when the file is missing or is not JSON.
+
+    Returns
+    -------
+    Any
+        The parsed value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise error(f"no such file: {path}; check the path")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+        raise error(f"{path} is not JSON in UTF-8 ({problem}); mend it or write it anew") from problem
+
+
+def sha256_file(path: Path | str) -> str:
+    """Return the SHA-256 digest of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

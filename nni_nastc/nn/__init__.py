@@ -1,0 +1,1 @@
+"""The temporal operations, cells and networks in plain PyTorch."""

@@ -1,0 +1,1 @@
+"""The NAS-TC search space in NNI's primitives."""

@@ -1,0 +1,55 @@
+"""Packaging of nni_nastc."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "nni_nastc" / "__init__.py").read_text(encoding="utf-8"))[1]
+
+setup(
+    name="nni_nastc",
+    version=VERSION,
+    description="NAS-TC for NNI: temporal-convolution cells for complex actions in long videos, searched on I3D features",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["nni_nastc", "nni_nastc.*"]),
+    package_data={
+        "nni_nastc": ["py.typed", "search_spaces/*.yaml", "search_spaces/*.json", "search_spaces/genotypes/*.json"]
+    },
+    install_requires=[
+        "av>=12",
+        "filelock",
+        "matplotlib>=3.7",
+        "nni==3.0",
+        "numpy>=1.24",
+        "onnx>=1.16",
+        "onnxruntime>=1.18",
+        "onnxscript>=0.1",
+        "pydantic>=2.5",
+        "pytorch-lightning>=2.4",
+        "pyyaml>=6",
+        "rich>=13",
+        "safetensors>=0.4",
+        # nnictl needs pkg_resources, which later releases no longer have.
+        "setuptools>=77.0.3,<81",
+        "torch>=2.4",
+    ],
+    extras_require={
+        "dev": ["build", "mypy", "pytest>=8", "pytest-timeout", "ruff", "scikit-learn", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["nastc = nni_nastc.cli.main:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
