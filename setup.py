@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "nni_nastc" / "__init__.py
 setup(
     name="nni_nastc",
     version=VERSION,
-    description="NAS-TC for NNI: temporal-convolution cells for complex actions in long videos, searched on I3D features",
+    description="NAS-TC for NNI: search temporal-convolution cells for complex actions in long videos",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

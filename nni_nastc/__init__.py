@@ -11,9 +11,13 @@ a video decoder.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# NNI 3.0 warns at every import about two classes of newer torch releases that it does not need.
+warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module, which is", category=RuntimeWarning)
 
 _PUBLIC = {
     "Genotype": "nni_nastc.genotype",
