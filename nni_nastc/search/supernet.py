@@ -20,8 +20,8 @@ def derive(alphas: Tensor, operations: Sequence[str]) -> Genotype:
     """Derive the cell from its alphas as DARTS does (Liu et al., ICLR 2019, Sec. 2.4).
 
     The strength of an operation is its softmax weight among all of its edge. Each edge is as strong as its strongest
-    operation that is not ``zero``; each node keeps the strongest operations of its two strongest edges, and so never the
-    same predecessor twice.
+    operation that is not ``zero``; each node keeps the strongest operations of its two strongest edges, and so never
+    takes the same predecessor twice.
 
     Parameters
     ----------
@@ -65,14 +65,14 @@ class TempDartsCell(DifferentiableMixedCell):
         """Map [(B, C0, T or 2T, S), (B, C1, T, S)] to (B, 4 width, T, S)."""
         states = self.preprocessor(list(inputs[0]) if isinstance(inputs[0], list) else list(inputs))
         weights = torch.softmax(self.alphas, dim=-1)
-        rows = iter(range(len(EDGES)))
+        edge_weights = iter(weights)
         for edges in self.ops:
             # The appended ``zero`` adds nothing to the sum but its share of the softmax.
             states.append(
                 sum(
-                    weights[row, k] * op(states[source])
-                    for source, (row, edge) in enumerate(zip(rows, edges, strict=False))
-                    for k, op in enumerate(edge.values())
+                    weight * op(states[source])
+                    for source, edge in enumerate(edges)
+                    for weight, op in zip(next(edge_weights), edge.values(), strict=False)
                 )
             )
         return torch.cat(states[NUM_INPUTS:], dim=self.concat_dim)

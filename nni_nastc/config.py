@@ -1,0 +1,223 @@
+"""Configurations: YAML plus ``key=value`` -> frozen values. Unknown keys are errors; all problems are told at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nni_nastc.errors import ConfigError
+from nni_nastc.genotype import SEARCHED_OPERATIONS
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and no key that is not declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which videos, and how superframes are drawn from them."""
+
+    store: Path = Field(description="feature store, as written by nastc extract")
+    annotations: Path = Field(description="JSON file of classes, subsets and labels")
+    target: Literal["activities", "unit-actions"] | None = Field(
+        None, description="which labels, where a file has both activities and unit-actions"
+    )
+    timesteps: int = Field(32, ge=1, description="T: superframes drawn from a video")
+    batch_size: int = Field(8, ge=2, description="videos a batch; batch norm needs two")
+    workers: int = Field(0, ge=0, description="processes that read the store; 0 reads in the main process")
+
+
+class TrainerConfig(Section):
+    """Where and in which precision Lightning trains."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+class SpaceConfig(Section):
+    """A search space: what ``search_spaces/*.yaml`` hold."""
+
+    operations: tuple[str, ...] = Field(SEARCHED_OPERATIONS, min_length=1, description="candidates on each edge")
+    num_layers: int = Field(3, ge=1, le=12, description="L: every layer halves T")
+    num_groups: int | None = Field(None, ge=1, description="N channel groups; null: the divisor of C nearest to C / 128")
+
+
+class StrategyConfig(BaseModel):
+    """The search strategy and its options, which are checked against the strategy itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "TempDARTS"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All keys but the name."""
+        return dict(self.model_extra or {})
+
+
+class SearchOptimizerConfig(Section):
+    """SGD of the weights while cells are searched; DARTS' published settings."""
+
+    learning_rate: float = Field(0.025, gt=0)
+    final_learning_rate: float = Field(0.001, ge=0, description="end of the cosine schedule")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(3e-4, ge=0)
+
+
+class SearchConfig(Section):
+    """``nastc search``."""
+
+    output: Path = Field(description="folder for the results")
+    data: DataConfig
+    space: str = Field("nastc", description="a search space's name, or the path of its YAML file")
+    num_layers: int | None = Field(None, ge=1, le=12, description="L; null: as the space says")
+    strategy: StrategyConfig = StrategyConfig()
+    optimizer: SearchOptimizerConfig = SearchOptimizerConfig()
+    epochs: int = Field(50, ge=1)
+    seed: int = Field(0, ge=0)
+    trainer: TrainerConfig = TrainerConfig()
+
+
+class TrainOptimizerConfig(Section):
+    """Adam of the fixed network; the paper's settings (Sec. III-B, implementation details)."""
+
+    learning_rate: float = Field(0.01, gt=0)
+    eps: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradients; null: no clipping")
+
+
+class TrainConfig(Section):
+    """``nastc train``."""
+
+    output: Path = Field(description="folder for the checkpoint and the metrics")
+    data: DataConfig
+    genotype: str = Field(description="a shipped genotype, a JSON file, the folder of a search, or a method's name")
+    num_layers: int = Field(3, ge=0, le=12)
+    num_groups: int | None = Field(None, ge=1)
+    final: bool = Field(False, description="train on all of the training part; otherwise a tenth is held out")
+    hold_out: float = Field(0.1, gt=0, lt=1, description="share of the training part that is held out for validation")
+    optimizer: TrainOptimizerConfig = TrainOptimizerConfig()
+    epochs: int = Field(300, ge=1)
+    seed: int = Field(0, ge=0)
+    trainer: TrainerConfig = TrainerConfig()
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Section)
+
+
+def load_config(schema: type[AnyConfig], path: Path | str | None, overrides: Sequence[str] = ()) -> AnyConfig:
+    """Read a YAML file, apply ``key=value`` pairs, and check everything.
+
+    Parameters
+    ----------
+    schema : type
+        One of the configurations of this module.
+    path : Path, str or None
+        The YAML file; None for none.
+    overrides : sequence of str
+        ``key=value``, where the key may be dotted (``data.batch_size=4``) and the value is YAML.
+
+    Returns
+    -------
+    Section
+        The configuration, frozen.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or no YAML, or with all unknown keys and wrong values in one message.
+    """
+    values = {} if path is None else _read_yaml(Path(path))
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return schema.model_validate(values)
+    except ValidationError as problem:
+        source = "the configuration" if path is None else str(path)
+        raise ConfigError(f"{source}: {'; '.join(_describe(schema, e) for e in problem.errors())}") from None
+
+
+def dump_config(config: Section) -> str:
+    """Return a configuration as YAML, every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file with the safe loader."""
+    return _read_yaml(path)
+
+
+def find_space(name: str, folder: Path) -> SpaceConfig:
+    """Read a search space by its name in ``folder`` or by the path of a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or its content is wrong.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ConfigError(f"no search space is called {name!r}: give the path of a YAML file or one of {names}")
+    return load_config(SpaceConfig, path)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"no such configuration file: {path}; check the path")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(problem).split())}") from problem
+    if not isinstance(values or {}, dict):
+        raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
+    return values or {}
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one dotted ``key=value`` in nested dicts."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"overrides are written key=value (data.batch_size=4), got {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise ConfigError(f"the value of {key} is not YAML: {text!r}") from problem
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{key} cannot be set: {parent} is a value, not a section")
+    values[last] = value
+
+
+def _describe(schema: type[Section], error: Mapping[str, Any]) -> str:
+    """Put one problem that pydantic found into our form."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, list(_keys(schema)), n=1, cutoff=0.5)
+        return f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else "")
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    rule = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key}: {rule}, got {error['input']!r}"
+
+
+def _keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return all keys of a schema, dotted."""
+    keys = []
+    for name, field in schema.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _keys(field.annotation, f"{prefix}{name}.")
+    return keys
