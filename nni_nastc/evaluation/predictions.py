@@ -31,20 +31,22 @@ def average_draws(indices: np.ndarray, probabilities: np.ndarray, num_videos: in
     Raises
     ------
     DataError
-        If there are no rows, the shapes do not fit, an index is out of range, or the videos do not have the same number of draws.
+        If there are no rows, the shapes do not fit, an index is out of range, or the numbers of draws differ.
     """
     indices, probabilities = np.asarray(indices), np.asarray(probabilities, dtype=np.float64)
     if probabilities.ndim != 2 or indices.shape != probabilities.shape[:1]:
         raise DataError(
-            f"indices (M,) and probabilities (M, K) must have as many rows, got {indices.shape} and {probabilities.shape}"
+            f"indices (M,) and probabilities (M, K) must have the same M, got {indices.shape} and {probabilities.shape}"
         )
-    if len(indices) and not (indices.min() >= 0 and indices.max() < num_videos):
+    if len(indices) == 0:
+        raise DataError("there are no scores to average; evaluate at least one video")
+    if indices.min() < 0 or indices.max() >= num_videos:
         raise DataError(f"indices must be from 0 to {num_videos - 1}, got {indices.min()} to {indices.max()}")
     draws = np.bincount(indices, minlength=num_videos)
-    if draws.size == 0 or draws.min() == 0 or draws.min() != draws.max():
+    if draws.min() == 0 or draws.min() != draws.max():
         raise DataError(
             f"every one of the {num_videos} videos needs the same number of draws, at least 1,"
-            f" got {draws.min(initial=0)} to {draws.max(initial=0)}; evaluate the whole set, and each draw once"
+            f" got {draws.min()} to {draws.max()}; evaluate the whole set, and each draw once"
         )
     total = np.zeros((num_videos, probabilities.shape[1]))
     np.add.at(total, indices, probabilities)
