@@ -31,7 +31,7 @@ setup(
         "onnxruntime>=1.18",
         "onnxscript>=0.1",
         "pydantic>=2.5",
-        "pytorch-lightning>=2.4",
+        "pytorch-lightning>=2.6",
         "pyyaml>=6",
         "rich>=13",
         "safetensors>=0.4",

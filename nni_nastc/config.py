@@ -46,7 +46,7 @@ class SpaceConfig(Section):
 
     operations: tuple[str, ...] = Field(SEARCHED_OPERATIONS, min_length=1, description="candidates on each edge")
     num_layers: int = Field(3, ge=1, le=12, description="L: every layer halves T")
-    num_groups: int | None = Field(None, ge=1, description="N channel groups; null: the divisor of C nearest to C / 128")
+    num_groups: int | None = Field(None, ge=1, description="N channel groups; null: divisor of C nearest to C / 128")
 
 
 class StrategyConfig(BaseModel):
@@ -110,10 +110,31 @@ class TrainConfig(Section):
     trainer: TrainerConfig = TrainerConfig()
 
 
+class EvaluateConfig(Section):
+    """``nastc evaluate``. What is not given is taken from the checkpoint's own training."""
+
+    checkpoint: Path = Field(description="model.safetensors of nastc train")
+    output: Path = Field(description="folder for metrics.json")
+    store: Path = Field(description="feature store")
+    annotations: Path = Field(description="JSON file of classes, subsets and labels")
+    target: Literal["activities", "unit-actions"] | None = None
+    subset: Literal["train", "test"] = "test"
+    draws: int = Field(10, ge=1, description="random draws a video whose scores are averaged")
+    batch_size: int = Field(8, ge=1)
+    workers: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+
 AnyConfig = TypeVar("AnyConfig", bound=Section)
 
 
-def load_config(schema: type[AnyConfig], path: Path | str | None, overrides: Sequence[str] = ()) -> AnyConfig:
+def load_config(
+    schema: type[AnyConfig],
+    path: Path | str | None,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> AnyConfig:
     """Read a YAML file, apply ``key=value`` pairs, and check everything.
 
     Parameters
@@ -124,6 +145,8 @@ def load_config(schema: type[AnyConfig], path: Path | str | None, overrides: Seq
         The YAML file; None for none.
     overrides : sequence of str
         ``key=value``, where the key may be dotted (``data.batch_size=4``) and the value is YAML.
+    defaults : mapping, optional
+        Values that the file and the overrides may replace.
 
     Returns
     -------
@@ -135,7 +158,7 @@ def load_config(schema: type[AnyConfig], path: Path | str | None, overrides: Seq
     ConfigError
         If the file is missing or no YAML, or with all unknown keys and wrong values in one message.
     """
-    values = {} if path is None else _read_yaml(Path(path))
+    values = {**(defaults or {}), **({} if path is None else _read_yaml(Path(path)))}
     for override in overrides:
         _apply(values, override)
     try:

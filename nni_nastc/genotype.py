@@ -54,6 +54,7 @@ _FORMAT = "nni_nastc.genotype"
 _VERSION = 1
 
 Pair = tuple[str, int]
+Node = tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Genotype:
     'sep_conv_3'
     """
 
-    nodes: tuple[tuple[Pair, Pair], ...]
+    nodes: tuple[Node, ...]
     origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -197,7 +198,7 @@ class Genotype:
         if len(pairs) != NUM_NODES * OPS_PER_NODE:
             raise GenotypeError(f"DARTS' notation has {NUM_NODES * OPS_PER_NODE} pairs, got {len(pairs)}")
         nodes = [tuple(pairs[i : i + OPS_PER_NODE]) for i in range(0, len(pairs), OPS_PER_NODE)]
-        return cls(nodes=tuple(nodes), origin=origin)  # type: ignore[arg-type]
+        return cls(nodes=tuple(nodes), origin=origin)
 
 
 def _label(kind: str, node: int, slot: int) -> str:

@@ -43,7 +43,7 @@ def derive(alphas: Tensor, operations: Sequence[str]) -> Genotype:
         rows = [row for row, (target, _) in enumerate(EDGES) if target == node]
         kept = sorted(rows, key=lambda row: -best[row].item())[:OPS_PER_NODE]
         nodes.append(tuple((operations[int(choice[row])], EDGES[row][1]) for row in sorted(kept)))
-    return Genotype(nodes=tuple(nodes))  # type: ignore[arg-type]
+    return Genotype(nodes=tuple(nodes))
 
 
 class TempDartsCell(DifferentiableMixedCell):

@@ -111,7 +111,7 @@ class NasTCSpace(NasTCSkeleton, ModelSpace):
             )
         # The batch norms of a frozen space differ, so it is made anew, which is NNI's way for dependent parts.
         with model_context(genotype.to_nni()):
-            return type(self)(*self.trace_args, **self.trace_kwargs)
+            return type(self)(*self.trace_args, **self.trace_kwargs)  # type: ignore[misc, arg-type]
 
 
 def _check_operations(operations: Sequence[str]) -> tuple[str, ...]:

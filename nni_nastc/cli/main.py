@@ -1,0 +1,71 @@
+"""The command ``nastc``: parser, exit codes, logging."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from nni_nastc import __version__
+from nni_nastc.cli import demo, evaluate, export, extract, predict, search, train, weights
+from nni_nastc.errors import NastcError
+from nni_nastc.files import disk_errors
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+_COMMANDS = (demo, extract, search, train, evaluate, predict, export, weights)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="nastc",
+        description="Search, train and use temporal networks for complex actions in long videos (NAS-TC on NNI).",
+    )
+    parser.add_argument("--version", action="version", version=f"nni_nastc {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 if all went well, 2 if something that was given is wrong, 130 if it was interrupted.
+    """
+    arguments = build_parser().parse_args(argv)
+    _quiet()
+    try:
+        with disk_errors(os.getcwd()):
+            return arguments.run(arguments)
+    except NastcError as error:
+        if arguments.debug:
+            raise
+        print(f"nastc {arguments.command}: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"\nnastc {arguments.command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _quiet() -> None:
+    """Keep the chatter of libraries from users; real warnings still reach them."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("pytorch_lightning", "lightning", "lightning_fabric", "nni", "torch", "matplotlib", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*pkg_resources is deprecated.*", ".*isinstance.treespec.*"):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,38 @@
+"""``nastc search``: find a cell."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "search",
+        help="search a temporal cell on extracted features",
+        description="Search a temporal cell with Temp-DARTS. A search that was stopped goes on when run again.",
+    )
+    parser.add_argument("config", help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search, and say where the result is."""
+    from nni_nastc.config import SearchConfig, load_config
+
+    config = load_config(SearchConfig, arguments.config, arguments.overrides)
+
+    from nni_nastc.cli.progress import EpochProgress, interruptible
+    from nni_nastc.search.runner import run_search
+
+    with interruptible():
+        genotype = run_search(config, [EpochProgress("searching")])
+    for node, pairs in enumerate(genotype.nodes):
+        print(f"node {node}: " + " + ".join(f"{name}({_INPUTS[source]})" for name, source in pairs))
+    print(f"wrote genotype.json, history.json, cell.png, alphas.png to {config.output}")
+    return 0
+
+
+_INPUTS = ("I_k-2", "I_k-1", "node 0", "node 1", "node 2")

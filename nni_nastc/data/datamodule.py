@@ -1,0 +1,129 @@
+"""The videos of a run: annotations and features that fit together, their parts, and Lightning's data module of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from nni_nastc.data.annotations import Annotations, VideoRecord, load_annotations
+from nni_nastc.data.dataset import FeatureDataset, make_loader
+from nni_nastc.errors import DataError
+from nni_nastc.features.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """A feature store and the annotations of its videos.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Where features are read from.
+    annotations : Annotations
+        Classes, task, and a record for each video.
+    timesteps : int
+        T, the superframes that are drawn from a video.
+    seed : int
+        Seeds the draws.
+    """
+
+    store: FeatureStore
+    annotations: Annotations
+    timesteps: int
+    seed: int
+
+    @classmethod
+    def open(
+        cls, store: Path, annotations: Path, *, target: str | None = None, timesteps: int, seed: int = 0
+    ) -> VideoSet:
+        """Open both.
+
+        Raises
+        ------
+        FeatureStoreError, AnnotationError
+            If one of them is missing or broken.
+        """
+        return cls(FeatureStore.open(store), load_annotations(annotations, target), timesteps, seed)
+
+    def records(self, subset: Literal["train", "test"]) -> list[VideoRecord]:
+        """Return the records of a part.
+
+        Raises
+        ------
+        DataError
+            If there are none.
+        """
+        records = [record for record in self.annotations.records if record.subset == subset]
+        if not records:
+            raise DataError(f'no video has the subset "{subset}" in the annotations; set it there')
+        return records
+
+    def dataset(
+        self, records: Sequence[VideoRecord], sampling: Literal["random", "uniform"], draws: int = 1
+    ) -> FeatureDataset:
+        """Return the dataset of some records; see :class:`nni_nastc.data.dataset.FeatureDataset`."""
+        return FeatureDataset(
+            self.store,
+            records,
+            self.annotations.classes,
+            self.annotations.task,
+            timesteps=self.timesteps,
+            sampling=sampling,
+            draws=draws,
+            seed=self.seed,
+        )
+
+    @property
+    def task(self) -> str:
+        """``single-label`` or ``multi-label``."""
+        return self.annotations.task
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.annotations.classes)
+
+
+class FeatureDataModule(pl.LightningDataModule):
+    """Batches for Lightning: random draws, shuffled, for training; for validation as the dataset has it.
+
+    Parameters
+    ----------
+    train : FeatureDataset
+        The videos that train weights.
+    val : FeatureDataset or None
+        In a search, the videos that train alphas.
+    batch_size : int
+        Videos a batch.
+    workers : int
+        Processes that read; 0 reads in the main process.
+    seed : int
+        Seeds the order.
+    """
+
+    def __init__(
+        self, train: FeatureDataset, val: FeatureDataset | None = None, *, batch_size: int, workers: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.train, self.val = train, val
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training batches."""
+        return self._shuffled(self.train, self.seed)
+
+    def val_dataloader(self) -> Any:
+        """Return the other half's batches, shuffled by another seed; none outside a search."""
+        return [] if self.val is None else self._shuffled(self.val, self.seed + 1)
+
+    def _shuffled(self, dataset: FeatureDataset, seed: int) -> DataLoader[Any]:
+        # Batch norm cannot train on a last batch of one video.
+        drop_last = len(dataset) % self.batch_size == 1
+        return make_loader(
+            dataset, batch_size=self.batch_size, shuffle=True, workers=self.workers, drop_last=drop_last, seed=seed
+        )

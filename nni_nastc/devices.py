@@ -1,0 +1,25 @@
+"""Where networks run."""
+
+from __future__ import annotations
+
+import torch
+
+from nni_nastc.errors import ModelError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" is the first GPU, or the CPU where there is none.
+
+    Raises
+    ------
+    ModelError
+        If a GPU is asked for that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"no such GPU: {name}; this machine has {torch.cuda.device_count()}; use --device cpu or another number"
+        )
+    return device

@@ -1,0 +1,96 @@
+"""The folder of a run: what was asked, with what it was run, and whether it may be continued."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nni_nastc import __version__
+from nni_nastc.config import Section, dump_config, load_yaml
+from nni_nastc.errors import RunFolderError
+from nni_nastc.files import atomic_path, disk_errors, write_json
+
+CONFIG_FILE = "config.yaml"
+_PACKAGES = ("torch", "pytorch-lightning", "nni", "numpy")
+
+
+def open_run(folder: Path, config: Section, result: str) -> bool:
+    """Make a folder for a run, or open the folder of the same run to continue it.
+
+    Writes ``config.yaml`` (every default written out) and ``environment.json`` (versions, command).
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+    config : Section
+        The configuration of the run.
+    result : str
+        The file that a finished run has.
+
+    Returns
+    -------
+    bool
+        Whether the run is finished already.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder holds another run or other files, or cannot be made.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as problem:
+        raise RunFolderError(f"the output {folder} cannot be made ({problem.strerror}); choose another") from None
+    if path.is_file():
+        if differing := _differences(load_yaml(path), config.model_dump(mode="json")):
+            raise RunFolderError(
+                f"the output folder {folder} holds another run (other values of {', '.join(differing)}); "
+                "choose another output, or remove the folder"
+            )
+        return (folder / result).is_file()
+    if any(folder.iterdir()):
+        raise RunFolderError(f"the output folder {folder} holds other files; choose another output, or empty it")
+    with atomic_path(path) as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+    write_json(folder / "environment.json", environment())
+    return False
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the command with which a run was made."""
+    return {
+        "nni_nastc": __version__,
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "command": sys.argv,
+    }
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the checkout that the package runs from, or None outside one."""
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None
+    done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys whose values differ."""
+    differing = []
+    for key in sorted({*before, *now}):
+        one, other = before.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            differing += _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            differing.append(prefix + key)
+    return differing

@@ -1,0 +1,172 @@
+"""Train a fixed network: a genotype's, or another method's."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+
+from nni_nastc.bundle import Bundle, save_bundle
+from nni_nastc.config import TrainConfig, TrainOptimizerConfig
+from nni_nastc.data.annotations import VideoRecord
+from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
+from nni_nastc.data.dataset import make_loader
+from nni_nastc.data.splits import hold_out
+from nni_nastc.evaluation.history import HISTORY_FILE, EpochHistory, EpochSeed, SaveState, resume_arguments
+from nni_nastc.evaluation.module import RecognitionModule
+from nni_nastc.evaluation.scoring import METRIC_NAMES
+from nni_nastc.files import read_json, write_json
+from nni_nastc.models import NetworkSpec, build_model, check_model_timesteps, find_network
+from nni_nastc.plots import draw_history
+from nni_nastc.runs import environment, open_run
+
+MODEL_FILE = "model.safetensors"
+METRICS_FILE = "metrics.json"
+
+
+def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+    """Train a network on the training part, or go on with a training that was stopped.
+
+    A tenth of the training part is held out by video and scored after every epoch, unless ``final`` is set: then all of
+    it trains. Either way the network of the last epoch is kept. The test part is not touched.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What to do. Its output folder gets ``config.yaml``, ``environment.json``, ``split.json``, ``history.json``
+        (after every epoch), and at the end ``history.png``, ``model.safetensors`` and ``metrics.json``.
+    callbacks : sequence of Callback
+        Further callbacks of Lightning, such as a progress bar.
+
+    Returns
+    -------
+    dict
+        The content of ``metrics.json``.
+
+    Raises
+    ------
+    NastcError
+        If anything that was given is wrong; before the output folder is made.
+    """
+    start = time.perf_counter()
+    videos = VideoSet.open(
+        config.data.store,
+        config.data.annotations,
+        target=config.data.target,
+        timesteps=config.data.timesteps,
+        seed=config.seed,
+    )
+    spec = NetworkSpec(
+        network=find_network(config.genotype),
+        num_classes=videos.num_classes,
+        in_channels=videos.store.feature_shape[0],
+        num_layers=config.num_layers,
+        num_groups=config.num_groups,
+    )
+    check_model_timesteps(spec, config.data.timesteps)
+    training, held = _parts(config, videos)
+    data = FeatureDataModule(
+        videos.dataset(training, "random"),
+        batch_size=config.data.batch_size,
+        workers=config.data.workers,
+        seed=config.seed,
+    )
+    validation = make_loader(
+        videos.dataset(held, "uniform"),
+        batch_size=config.data.batch_size,
+        shuffle=False,
+        workers=config.data.workers,
+        seed=config.seed,
+    ) if held else None
+    pl.seed_everything(config.seed, verbose=False)
+    model = build_model(spec)
+    if open_run(config.output, config, METRICS_FILE):
+        return read_json(config.output / METRICS_FILE)
+    write_json(
+        config.output / "split.json",
+        {"train": [record.id for record in training], "held_out": [record.id for record in held]},
+    )
+    history = EpochHistory(config.output, videos.task, validation)
+    _fit(config, model, videos.task, data, [EpochSeed(config.seed), history, *callbacks])
+    return _write_result(config, spec, model, videos, time.perf_counter() - start)
+
+
+def _parts(config: TrainConfig, videos: VideoSet) -> tuple[list[VideoRecord], list[VideoRecord]]:
+    """Return the records that train and those that are held out."""
+    records = videos.records("train")
+    return (records, []) if config.final else hold_out(records, share=config.hold_out, seed=config.seed)
+
+
+def _fit(
+    config: TrainConfig, model: torch.nn.Module, task: str, data: FeatureDataModule, callbacks: list[Callback]
+) -> None:
+    """Train the model with Lightning."""
+    module = RecognitionModule(task, lambda parameters: _optimizer(parameters, config.optimizer, config.epochs))
+    module.set_model(model)
+    trainer = pl.Trainer(
+        max_epochs=config.epochs,
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        precision=config.trainer.precision,
+        gradient_clip_val=config.optimizer.gradient_clip,
+        callbacks=[*callbacks, SaveState(config.output)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=config.output,
+    )
+    trainer.fit(module, datamodule=data, **resume_arguments(config.output))
+
+
+def _optimizer(
+    parameters: Any, config: TrainOptimizerConfig, epochs: int
+) -> tuple[Optimizer, LRScheduler | None]:
+    """Return Adam, with a cosine schedule to zero if asked for."""
+    optimizer = torch.optim.Adam(
+        parameters, lr=config.learning_rate, eps=config.eps, weight_decay=config.weight_decay
+    )
+    return optimizer, CosineAnnealingLR(optimizer, epochs) if config.schedule == "cosine" else None
+
+
+def _write_result(
+    config: TrainConfig, spec: NetworkSpec, model: torch.nn.Module, videos: VideoSet, seconds: float
+) -> dict[str, Any]:
+    """Write the picture, the checkpoint, and the metrics, which mark the run as finished."""
+    history = read_json(config.output / HISTORY_FILE)
+    last = history["epochs"][-1]
+    metrics = {
+        "network": spec.name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "epochs": len(history["epochs"]),
+        "train_loss": last["train_loss"],
+        "seconds": seconds,
+    }
+    if "val_score" in last:
+        metrics |= {f"held_out_{METRIC_NAMES[videos.task]}": last["val_score"], "held_out_loss": last["val_loss"]}
+    draw_history(history, config.output / "history.png")
+    save_bundle(
+        config.output / MODEL_FILE,
+        model.cpu(),
+        Bundle(
+            spec=spec,
+            classes=videos.annotations.classes,
+            task=videos.task,
+            timesteps=config.data.timesteps,
+            backbone=videos.store.settings,
+            feature_shape=videos.store.feature_shape,
+            training={
+                "config": json.loads(config.model_dump_json()),
+                "environment": environment(),
+                "metrics": metrics,
+            },
+        ),
+    )
+    write_json(config.output / METRICS_FILE, metrics)
+    return metrics
