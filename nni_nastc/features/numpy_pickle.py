@@ -18,12 +18,8 @@ from nni_nastc.errors import WeightsError
 _FLOATS = ("f2", "f4", "f8")
 
 
-class _ArrayType:
-    """Stands for the class ``numpy.ndarray``, which a pickle hands to the constructor."""
-
-
 class _DType:
-    """Stands for ``numpy.dtype``: a floating-point type."""
+    """Stands for ``numpy.dtype``: a floating-point type, whose state tells the order of its bytes."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if code not in _FLOATS:
@@ -32,6 +28,8 @@ class _DType:
 
     def __setstate__(self, state: tuple) -> None:
         byte_order = state[1]
+        if byte_order not in ("<", ">"):
+            raise ValueError(f"the unknown byte order {byte_order!r}")
         self.name = byte_order + self.name
 
 
@@ -48,16 +46,16 @@ class _Array:
         self.value = np.frombuffer(data, dtype.name).reshape(shape, order="F" if is_fortran else "C")
 
 
-_STAND_INS: dict[tuple[str, str], type] = {
+_STAND_INS: dict[tuple[str, str], type | None] = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,  # its name from NumPy 2 on
-    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "ndarray"): None,  # only handed to the constructor
     ("numpy", "dtype"): _DType,
 }
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
+    def find_class(self, module: str, name: str) -> type | None:
         """Return the stand-in, or refuse the file."""
         if (module, name) not in _STAND_INS:
             raise WeightsError(f"it wants to run {module}.{name}, which no weights need")
