@@ -20,7 +20,6 @@ from nni_nastc.search.strategies import make_strategy
 from nni_nastc.search.temp_darts import TempDARTS, TempDartsLightningModule
 from nni_nastc.space.network import NasTCSpace
 
-
 ROOT = Path(__file__).parents[2]
 
 
