@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     from nni_nastc.predict import check_backbone, predict_video
 
     videos = _videos(arguments)
-    _check_outputs(arguments, videos)
     bundle, module = load_bundle(arguments.model)
+    _check_outputs(arguments, videos)
     backbone = _backbone(arguments.weights, bundle)
     check_backbone(bundle, backbone)
     predictions: list[dict[str, Any]] = []
@@ -187,5 +187,6 @@ def _report_failed(failed: list[dict[str, str]], total: int) -> int:
         return 0
     print(f"{len(failed)} of {total} videos could not be predicted:", file=sys.stderr)
     for entry in failed:
-        print(f"  {entry['video']}: {entry['reason']}", file=sys.stderr)
+        named = entry["video"] in entry["reason"]
+        print(f"  {entry['reason']}" if named else f"  {entry['video']}: {entry['reason']}", file=sys.stderr)
     return EXIT_SOME_FAILED
