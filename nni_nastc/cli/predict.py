@@ -170,7 +170,7 @@ def _show(video: Path, prediction: Prediction, top: int, written: list[Path]) ->
     if prediction.evidence is not None:
         table.add_column("strongest at", justify="right")
     for number in prediction.top(top):
-        row = [Text(prediction.class_names[number]), f"{prediction.scores[number]:.3f}"]
+        row: list[Text | str] = [Text(prediction.class_names[number]), f"{prediction.scores[number]:.3f}"]
         if prediction.evidence is not None:
             start, end = prediction.evidence.times[prediction.evidence.values[number].argmax()]
             row.append(f"{start:.1f} - {end:.1f} s")
