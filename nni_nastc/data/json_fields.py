@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from nni_nastc.data.records import SUBSETS, Problems, Subset
+from nni_nastc.errors import AnnotationError
+
+
+def read_unique(path: Path, problems: Problems) -> Any:
+    """Parse a JSON file. A key given twice is a problem: JSON readers keep the last and drop the others unseen."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                problems.add(f'"{key}" may be given only once, got it {count} times')
+        return dict(pairs)
+
+    if not path.is_file():
+        raise AnnotationError(f"no such file: {path}; check the path of the annotations")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{path} is not JSON in UTF-8 ({error}); mend it or write it anew") from error
 
 
 def check_keys(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,12 @@ Subset = Literal["train", "test"]
 Task = Literal["single-label", "multi-label"]
 SUBSETS: tuple[Subset, ...] = ("train", "test")
 TASKS: tuple[Task, ...] = ("single-label", "multi-label")
+TARGETS = ("activities", "unit-actions")
+"""What videos that have an activity made of unit-actions can be used for."""
+
+OVERSHOOT_S = 2.0
+"""How far a segment may end after its video without a notice: a third of the segments of Charades do, none of them
+further, since the annotators' clock and the length of the file differ (our choice)."""
 
 SHOWN_PROBLEMS = 10
 """How many problems of a file are told one by one; the others are counted (our choice)."""
@@ -42,6 +49,11 @@ class VideoRecord:
         The timeline, as annotated; empty where there is none.
     duration_s : float or None
         Length of the video in seconds, if the annotations tell it.
+    group : str or None
+        Who or what the video shares with others that must not be told apart by it, such as the person: a split never
+        parts the videos of a group. None: the video is alone.
+    file : str or None
+        Path of the video below the folder of the official download, if that is known.
     """
 
     id: str
@@ -49,6 +61,8 @@ class VideoRecord:
     labels: tuple[str, ...]
     segments: tuple[Segment, ...] = ()
     duration_s: float | None = None
+    group: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,11 @@ class Annotations:
         What segments are labelled with where that is not the classes (the unit-actions of an activity); else empty.
     notices : tuple of Notice
         What was mended while reading.
+    target : str or None
+        Which of the ``TARGETS`` the classes are; None where there is no choice.
+    skips_unlabelled : bool
+        Whether a video without any class is one that nobody labelled, rather than one where nothing of the classes
+        happens: it is not for training, and for testing only if asked.
     """
 
     classes: tuple[str, ...]
@@ -93,6 +112,21 @@ class Annotations:
     records: tuple[VideoRecord, ...]
     parts: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
+    target: str | None = None
+    skips_unlabelled: bool = False
+
+    def of(self, subset: Subset, *, unlabelled: bool = False) -> list[VideoRecord]:
+        """Return the records of a part that are used.
+
+        Parameters
+        ----------
+        subset : str
+            "train" or "test".
+        unlabelled : bool
+            Keep the test videos that :attr:`skips_unlabelled` leaves out.
+        """
+        keep = not self.skips_unlabelled or (unlabelled and subset == "test")
+        return [record for record in self.records if record.subset == subset and (record.labels or keep)]
 
 
 class Problems:
@@ -132,12 +166,12 @@ class Problems:
 
 
 def clip_segment(
-    video: str, label: str, start_s: float, end_s: float, duration_s: float | None
-) -> tuple[Segment | None, Notice | None]:
+    video: str, label: str, start_s: float, end_s: float, duration_s: float | None, where: str = ""
+) -> tuple[Segment | None, tuple[Notice, ...]]:
     """Fit a segment of an official file into its video.
 
-    Official files hold segments that end before they start or reach outside the video. They are no errors: the
-    label still counts for the video, and the timeline gets what lies inside, if anything.
+    Official files hold segments that end before they start or lie outside the video. They are no errors: the label
+    still counts for the video, and the timeline gets what lies inside, if anything.
 
     Parameters
     ----------
@@ -149,22 +183,28 @@ def clip_segment(
         As annotated, in seconds.
     duration_s : float or None
         Length of the video, if known.
+    where : str
+        File and line, for the notices.
 
     Returns
     -------
     segment : Segment or None
-        The part inside the video; None if nothing of the segment does.
-    notice : Notice or None
-        What was done to it; None for a sound segment.
+        The part inside the video; None if nothing of the segment is.
+    notices : tuple of Notice
+        What is odd about it: it ends before it starts, it lies outside the video, it reaches further outside than
+        ``OVERSHOOT_S``. One segment may be odd in several ways.
     """
+    length = math.inf if duration_s is None else duration_s
+    odd = {
+        "segment that ends before it starts": end_s <= start_s,
+        "segment outside the video": start_s < 0 >= end_s or start_s >= length < end_s,
+        "segment that reaches outside the video": start_s < 0 or end_s > length + OVERSHOOT_S,
+    }
+    inside = Segment(label, max(start_s, 0.0), min(end_s, length))
+    segment = inside if inside.start_s < inside.end_s else None
+    if not any(odd.values()):
+        return segment, ()
     detail = f"{label} {start_s:g}-{end_s:g} s"
-    if duration_s is not None:
-        detail += f" of {duration_s:g} s"
-    if end_s <= start_s:
-        return None, Notice("segment that ends before it starts", video, detail)
-    inside = Segment(label, max(start_s, 0.0), end_s if duration_s is None else min(end_s, duration_s))
-    if inside.end_s <= inside.start_s:
-        return None, Notice("segment outside the video", video, detail)
-    if (inside.start_s, inside.end_s) != (start_s, end_s):
-        return inside, Notice("segment that reaches outside the video", video, detail)
-    return inside, None
+    detail += "" if duration_s is None else f" of {duration_s:g} s"
+    detail += f" ({where})" if where else ""
+    return segment, tuple(Notice(kind, video, detail) for kind, is_so in odd.items() if is_so)
