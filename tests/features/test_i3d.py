@@ -80,9 +80,10 @@ def test_max_pool_follows_tensorflow_at_every_size(kernel, stride):
         np.testing.assert_array_equal(found, np.moveaxis(expected, -1, 1), err_msg=f"input {t} x {h} x {w}")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["oneDNN", "other kernel"])
 @pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 1), (1, 1)])
-def test_convolution_follows_tensorflow_at_every_size(kernel, stride):
-    unit = ConvUnit(2, 3, kernel, stride).eval()
+def test_convolution_follows_tensorflow_at_every_size(kernel, stride, dtype):
+    unit = ConvUnit(2, 3, kernel, stride).eval().to(dtype)
     torch.nn.init.uniform_(unit.bn.running_mean, -1, 1)
     torch.nn.init.uniform_(unit.bn.running_var, 0.5, 2)
     torch.nn.init.uniform_(unit.bn.weight, 0.5, 2)
@@ -92,7 +93,7 @@ def test_convolution_follows_tensorflow_at_every_size(kernel, stride):
         for tensor in (unit.conv.weight, unit.bn.running_mean, unit.bn.running_var, unit.bn.weight, unit.bn.bias)
     )
     for t, h, w in [*((n, n + 1, n + 2) for n in range(1, 8)), (8, 12, 10)]:
-        x = torch.randn(1, 2, t, h, w)
+        x = torch.randn(1, 2, t, h, w, dtype=dtype)
         windows = tensorflow_windows(x[0].double().numpy(), (kernel,) * 3, (stride,) * 3, 0.0)
         expected = np.einsum("thwcijk,ocijk->thwo", windows, weight)
         expected = np.maximum((expected - mean) / np.sqrt(var + 1e-3) * scale + shift, 0)
