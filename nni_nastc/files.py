@@ -52,12 +52,18 @@ def disk_errors(path: Path | str) -> Iterator[None]:
     """Turn a full disk inside the block into a :class:`DiskError` that names ``path``."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _is_full_disk(error):
             raise
         raise DiskError(
             f"the disk is full: {path} could not be written; free some space or choose another folder, then run again"
         ) from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Tell a full disk (or quota), which the writer of safetensors reports in words only."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
 
 
 def write_json(path: Path | str, value: Any) -> None:
