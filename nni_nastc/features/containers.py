@@ -13,7 +13,7 @@ from typing import BinaryIO
 from nni_nastc.errors import VideoError
 
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_MP4_CONTENT_BOXES = (b"moov", b"mdat", b"moof")
+_MP4_CONTENT_BOXES = (b"moov", b"mdat", b"moof", b"mfra")
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 # Beside clusters: SeekHead, Info, Tracks, Cues, Attachments, Chapters, Tags; in clusters: Timestamp, SilentTracks,
@@ -79,7 +79,7 @@ def _find_end(stream: BinaryIO, start: bytes, size: int) -> int:
 
 
 def _mp4_end(stream: BinaryIO, size: int) -> int:
-    """Return the furthest end of a box at the top that holds frames or their index."""
+    """Return the furthest end of a box at the top that holds frames or an index of them."""
     position = end = 0
     while position + 8 <= size:
         stream.seek(position)

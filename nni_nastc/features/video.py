@@ -177,6 +177,7 @@ class _Decoder:
         self.container = container
         self.stream = stream
         self.stream.codec_context.options = _STRICT
+        self.is_avi = container.format.name == "avi"
         self.has_zero_run = zero_run_check(stream.codec_context.name, stream.codec_context.extradata)
         # Read now: some containers extend it by what they find. Elsewhere it holds key frames only, or nothing.
         self.indexed = len(stream.index_entries)
@@ -211,11 +212,13 @@ class _Decoder:
         waiting: VideoFrame | None = None
         origin = start = 0.0
         for frame in self.frames():
+            # AVI has no time stamps but the order of decoding.
+            ticks = frame.dts if self.is_avi else frame.pts
+            time = None if ticks is None or frame.time_base is None else float(ticks * frame.time_base)
             if waiting is None:
-                origin = frame.time or 0.0
+                origin = time or 0.0
             else:
-                shown = start + period if frame.time is None else frame.time - origin
-                end = shown if shown > start else start + period
+                end = start + period if time is None or time - origin <= start else time - origin
                 yield waiting, start, end
                 start = end
             waiting = frame
@@ -273,8 +276,7 @@ class _Decoder:
         promised = self.indexed
         if self.received > self.indexed:  # the index is no list of all frames
             # AVI counts ticks of its clock, in some of which there is no new frame.
-            in_ticks = self.container.format.name == "avi"
-            promised = 0 if in_ticks and self.last_tick >= self.stream.frames else self.stream.frames
+            promised = 0 if self.is_avi and self.last_tick >= self.stream.frames else self.stream.frames
         if self.received < promised:
             raise VideoError(
                 f"{self.path} is truncated: its container promises {promised} frames, {self.received} are there; "
