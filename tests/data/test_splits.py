@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from nni_nastc.data.annotations import load_annotations
 from nni_nastc.data.records import VideoRecord
 from nni_nastc.data.splits import halves, hold_out
 from nni_nastc.errors import DataError
@@ -158,3 +160,70 @@ def test_it_refuses(split, records, message):
 def test_it_refuses_a_share(share):
     with pytest.raises(DataError, match=f"share must be above 0 and below 1, got {share}"):
         hold_out(videos(["a", "b"]), share)
+
+
+def grouped(seed, persons=12):
+    """Persons who do 2 to 9 of 6 activities each, filmed by 1 to 4 cameras; two videos of nobody."""
+    rng = np.random.default_rng(seed)
+    records = videos(["a0", "a1"])
+    for person in range(persons):
+        for activity in rng.choice(6, rng.integers(2, 10)):
+            records += [
+                VideoRecord(f"p{person}_{len(records)}_{camera}", "train", (f"a{activity}",), group=f"p{person}")
+                for camera in range(rng.integers(1, 5))
+            ]
+    return records
+
+
+@pytest.mark.parametrize("split", [lambda r, s: halves(r, s), lambda r, s: hold_out(r, 0.2, s)])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_group_is_in_two_parts(split, seed):
+    records = grouped(seed)
+    one, other = split(records, seed)
+    assert_is_a_split(records, one, other)
+    shared_groups = {record.group for record in one} & {record.group for record in other} - {None}
+    assert not shared_groups, f"in both parts: {shared_groups}"
+    assert [r.id for r in split(list(reversed(records)), seed)[0]] == [r.id for r in reversed(one)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_are_halved_nearly(seed):
+    records = grouped(seed, persons=30)
+    largest = max(Counter(record.group for record in records).values())
+    first, second = halves(records, seed)
+    assert abs(len(first) - len(second)) <= largest, f"{len(first)} and {len(second)}, groups up to {largest}"
+    for label, count in counts(records).items():
+        assert 0.25 <= counts(first)[label] / count <= 0.75, f"{label}: {counts(first)[label]} of {count}"
+
+
+def test_groups_of_one_are_as_no_groups():
+    records = skewed_multi()
+    alone = [replace(record, group=f"g{record.id}") for record in records]
+    assert [r.id for r in halves(alone, 3)[0]] == [r.id for r in halves(records, 3)[0]]
+
+
+def test_a_class_of_one_group_is_kept():
+    records = [replace(r, group=f"g{i // 4}") for i, r in enumerate(videos(["a"] * 4 + ["b"] * 36))]
+    for seed in range(10):
+        kept, held = hold_out(records, 0.1, seed)
+        assert counts(kept)["a"] == 4, f"seed {seed}: {counts(held)}"
+        assert len(held) == 4
+
+
+def test_groups_that_are_too_large_for_the_share():
+    records = [replace(r, group=f"g{i // 10}") for i, r in enumerate(videos(["a", "b"] * 10))]
+    assert [len(part) for part in hold_out(records, 0.1, 0)] == [10, 10]
+
+
+def test_it_refuses_one_group():
+    with pytest.raises(DataError, match=r'at least 2 groups of videos, got 1 \("P03"\)'):
+        halves([replace(record, group="P03") for record in videos(["a", "b"])], 0)
+
+
+def test_breakfast_is_split_by_person(shared):
+    annotations = load_annotations(shared / "annotations" / "breakfast.json", dataset="breakfast")
+    first, second = halves(annotations.of("train"), 0)
+    persons = {record.group for record in first}, {record.group for record in second}
+    assert not persons[0] & persons[1]
+    assert len(persons[0]) + len(persons[1]) == 44
+    assert abs(len(first) - len(second)) < 40
