@@ -61,7 +61,7 @@ class FeatureDataset(Dataset[Example]):
     DataError
         If videos are missing in the store, or the parameters do not fit the records or one another.
     FeatureStoreError
-        If the videos of the store differ in shape; when reading, if a video is damaged.
+        When an example is read whose features are missing or damaged.
     """
 
     def __init__(
