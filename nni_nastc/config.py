@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nni_nastc.errors import ConfigError
 from nni_nastc.genotype import SEARCHED_OPERATIONS
 
+DatasetName = Literal["json", "charades", "multithumos", "breakfast"]
+"""What :data:`nni_nastc.data.annotations.LOADERS` reads."""
+
 
 class Section(BaseModel):
     """Base of all sections: frozen, and no key that is not declared."""
@@ -24,7 +27,8 @@ class DataConfig(Section):
     """Which videos, and how superframes are drawn from them."""
 
     store: Path = Field(description="feature store, as written by nastc extract")
-    annotations: Path = Field(description="JSON file of classes, subsets and labels")
+    annotations: Path = Field(description="JSON file of classes, subsets and labels, or folder of the official files")
+    dataset: DatasetName = Field("json", description="whose files the annotations are")
     target: Literal["activities", "unit-actions"] | None = Field(
         None, description="which labels, where a file has both activities and unit-actions"
     )
@@ -116,9 +120,11 @@ class EvaluateConfig(Section):
     checkpoint: Path = Field(description="model.safetensors of nastc train")
     output: Path = Field(description="folder for metrics.json")
     store: Path = Field(description="feature store")
-    annotations: Path = Field(description="JSON file of classes, subsets and labels")
+    annotations: Path = Field(description="JSON file of classes, subsets and labels, or folder of the official files")
+    dataset: DatasetName = Field("json", description="whose files the annotations are")
     target: Literal["activities", "unit-actions"] | None = None
     subset: Literal["train", "test"] = "test"
+    unlabelled: bool = Field(False, description="score the test videos, too, that nobody labelled (Charades has 49)")
     draws: int = Field(10, ge=1, description="random draws a video whose scores are averaged")
     batch_size: int = Field(8, ge=1)
     workers: int = Field(0, ge=0)

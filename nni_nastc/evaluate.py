@@ -41,7 +41,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     bundle, model = load_bundle(config.checkpoint)
     videos = VideoSet.open(
-        config.store, config.annotations, target=config.target, timesteps=bundle.timesteps, seed=config.seed
+        config.store,
+        config.annotations,
+        dataset=config.dataset,
+        target=config.target,
+        timesteps=bundle.timesteps,
+        seed=config.seed,
     )
     require_classes(bundle, videos.annotations.classes)
     if differing := bundle.backbone.differences(videos.store.settings):
@@ -49,7 +54,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             f"the store {config.store} has other features than the checkpoint was trained on ({', '.join(differing)}); "
             "give the store that was extracted with the same settings"
         )
-    dataset = videos.dataset(videos.records(config.subset), "random", draws=config.draws)
+    dataset = videos.dataset(videos.records(config.subset, unlabelled=config.unlabelled), "random", draws=config.draws)
     loader = make_loader(
         dataset, batch_size=config.batch_size, shuffle=False, workers=config.workers, seed=config.seed
     )

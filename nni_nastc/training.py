@@ -59,6 +59,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     videos = VideoSet.open(
         config.data.store,
         config.data.annotations,
+        dataset=config.data.dataset,
         target=config.data.target,
         timesteps=config.data.timesteps,
         seed=config.seed,

@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     checkpoint = find_checkpoint(arguments.checkpoint)
     trained_on = load_bundle(checkpoint)[0].training.get("config", {}).get("data", {})
-    defaults = {key: trained_on[key] for key in ("store", "annotations", "target") if trained_on.get(key) is not None}
+    keys = ("store", "annotations", "dataset", "target")
+    defaults = {key: trained_on[key] for key in keys if trained_on.get(key) is not None}
     config = load_config(
         EvaluateConfig,
         None,

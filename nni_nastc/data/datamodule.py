@@ -39,26 +39,33 @@ class VideoSet:
 
     @classmethod
     def open(
-        cls, store: Path, annotations: Path, *, target: str | None = None, timesteps: int, seed: int = 0
+        cls,
+        store: Path,
+        annotations: Path,
+        *,
+        dataset: str = "json",
+        target: str | None = None,
+        timesteps: int,
+        seed: int = 0,
     ) -> VideoSet:
-        """Open both.
+        """Open both; see :func:`nni_nastc.data.annotations.load_annotations`.
 
         Raises
         ------
         FeatureStoreError, AnnotationError
             If one of them is missing or broken.
         """
-        return cls(FeatureStore.open(store), load_annotations(annotations, target), timesteps, seed)
+        return cls(FeatureStore.open(store), load_annotations(annotations, target, dataset=dataset), timesteps, seed)
 
-    def records(self, subset: Literal["train", "test"]) -> list[VideoRecord]:
-        """Return the records of a part.
+    def records(self, subset: Literal["train", "test"], *, unlabelled: bool = False) -> list[VideoRecord]:
+        """Return the records of a part; see :meth:`nni_nastc.data.records.Annotations.of`.
 
         Raises
         ------
         DataError
             If there are none.
         """
-        records = [record for record in self.annotations.records if record.subset == subset]
+        records = self.annotations.of(subset, unlabelled=unlabelled)
         if not records:
             raise DataError(f'no video has the subset "{subset}" in the annotations; set it there')
         return records

@@ -73,6 +73,7 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     videos = VideoSet.open(
         config.data.store,
         config.data.annotations,
+        dataset=config.data.dataset,
         target=config.data.target,
         timesteps=config.data.timesteps,
         seed=config.seed,
