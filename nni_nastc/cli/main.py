@@ -10,14 +10,14 @@ import warnings
 from collections.abc import Sequence
 
 from nni_nastc import __version__
-from nni_nastc.cli import demo, evaluate, export, extract, predict, search, train, weights
+from nni_nastc.cli import data, demo, evaluate, export, extract, predict, search, train, weights
 from nni_nastc.errors import NastcError
 from nni_nastc.files import disk_errors
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = (demo, extract, search, train, evaluate, predict, export, weights)
+_COMMANDS = (demo, data, extract, search, train, evaluate, predict, export, weights)
 
 
 def build_parser() -> argparse.ArgumentParser:
