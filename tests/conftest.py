@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.toy import ToySet
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -39,3 +41,9 @@ def kinetics400() -> Path:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"no Kinetics-400 weights: {problem}")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> ToySet:
+    """Return a small store of made-up features with annotations."""
+    return ToySet.make(tmp_path_factory.mktemp("toy"))

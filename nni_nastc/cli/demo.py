@@ -31,11 +31,11 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo, and show what came of it."""
     from nni_nastc.cli.extract import ExtractionBar, load_backbone
-    from nni_nastc.cli.progress import EpochProgress, interruptible
+    from nni_nastc.cli.progress import EpochProgress, training_session
     from nni_nastc.demo import run_demo
 
     backbone = load_backbone(arguments.weights)
-    with interruptible(), ExtractionBar() as bar:
+    with training_session(), ExtractionBar() as bar:
         report = run_demo(
             arguments.out, backbone, progress=lambda title: [EpochProgress(title)], extraction_progress=bar
         )

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nni_nastc.evaluation.history import EpochHistory
 
+_CHATTY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "nni", "torch.onnx")
+
+_NO_CONCERN_OF_USERS = (
+    ".*does not have many workers.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    # NNI's one-shot strategies have no validation loop; ours is a callback.
+    ".*`val_dataloader` but have no `validation_step`.*",
+)
+
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the block as a ``KeyboardInterrupt``, which Lightning turns into an exit of the process."""
+def training_session() -> Iterator[None]:
+    """Keep the chatter of Lightning and NNI from the terminal, and let Ctrl-C end the block as ``KeyboardInterrupt``.
+
+    Lightning would end the process instead. Enter it after the libraries are imported: they set their loggers up then.
+    """
     handler = signal.getsignal(signal.SIGINT)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            for message in _NO_CONCERN_OF_USERS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
@@ -40,12 +59,10 @@ class EpochProgress(Callback):
     def __init__(self, title: str) -> None:
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epochs  {task.fields[scores]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("epoch {task.completed:.0f}/{task.total}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[scores]}"),
         )
         self.task = self.bar.add_task(title, total=None, scores="")
 

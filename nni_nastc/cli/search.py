@@ -24,10 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(SearchConfig, arguments.config, arguments.overrides)
 
-    from nni_nastc.cli.progress import EpochProgress, interruptible
+    from nni_nastc.cli.progress import EpochProgress, training_session
     from nni_nastc.search.runner import run_search
 
-    with interruptible():
+    with training_session():
         genotype = run_search(config, [EpochProgress("searching")])
     for node, pairs in enumerate(genotype.nodes):
         print(f"node {node}: " + " + ".join(f"{name}({_INPUTS[source]})" for name, source in pairs))

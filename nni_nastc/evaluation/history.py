@@ -104,7 +104,7 @@ class SaveState(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the state."""
         with atomic_path(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
+            trainer.save_checkpoint(temporary, weights_only=False)
 
 
 def resume_arguments(folder: Path) -> dict[str, Any]:

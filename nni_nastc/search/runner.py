@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,6 @@ from nni_nastc.search.temp_darts import TempDARTS, TempDartsLightningModule
 from nni_nastc.space.network import NasTCSpace
 
 GENOTYPE_FILE = "genotype.json"
-
-_logger = logging.getLogger(__name__)
 
 
 def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Genotype:
@@ -190,4 +187,3 @@ def _write_result(folder: Path, genotype: Genotype) -> None:
     draw_alphas(history, folder / "alphas.png")
     draw_history(history, folder / "history.png")
     genotype.to_json(folder / GENOTYPE_FILE)
-    _logger.info("found %s", genotype.nodes)
