@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 from nni_nastc import __version__
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if all went well, 2 if something that was given is wrong, 130 if it was interrupted.
     """
     arguments = build_parser().parse_args(argv)
-    _quiet()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with disk_errors(os.getcwd()):
             return arguments.run(arguments)
@@ -60,12 +59,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nnastc {arguments.command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-def _quiet() -> None:
-    """Keep the chatter of libraries from users; real warnings still reach them."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("pytorch_lightning", "lightning", "lightning_fabric", "nni", "torch", "matplotlib", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*pkg_resources is deprecated.*", ".*isinstance.treespec.*"):
-        warnings.filterwarnings("ignore", message=message)
