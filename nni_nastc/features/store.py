@@ -5,116 +5,43 @@
     STORE/manifest.json          settings of the extraction, and an entry for each video
     STORE/<stem>.safetensors     features (windows, C, H, W) float16, times (windows, 2) float64 in seconds
 
-Files are written whole or not at all. A video's file carries its entry too, so that a manifest that missed it, because
-the process was killed between the two, is mended from the files.
+Files are written whole or not at all. A video's file carries its entry too: the files are the truth, and the manifest
+is brought up to date from them where a process was killed between the two. Several processes may write one store.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
 
 from nni_nastc.errors import FeatureStoreError
-from nni_nastc.features.superframes import SUPERFRAME_LENGTH
-from nni_nastc.files import atomic_path, disk_errors, read_json, write_json
+from nni_nastc.features.manifest import (
+    MANIFEST_FILE,
+    StoreSettings,
+    VideoEntry,
+    from_metadata,
+    read_manifest,
+    to_metadata,
+    write_manifest,
+)
+from nni_nastc.features.store_files import VideoWriter, hold, open_video, remove_abandoned, require_finite
+from nni_nastc.files import atomic_path, disk_errors
 
-MANIFEST_FILE = "manifest.json"
+__all__ = ["FeatureStore", "StoreSettings", "VideoEntry"]
+
 SUFFIX = ".safetensors"
 
-_FORMAT = "nni_nastc.store"
-_VERSION = 1
-_ENTRY_KEY = "nni_nastc.video"
-_SETTINGS_KEY = "nni_nastc.settings"
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """How the features of a store are made of videos. All of a store are made alike.
-
-    Parameters
-    ----------
-    weights : str
-        Name of the backbone's weights.
-    weights_digest : str
-        Their digest, which decides whether two extractions agree.
-    backbone, endpoint : str
-        Network, and the layer whose output is stored.
-    dtype : str
-        Of the stored features.
-    short_side, crop : int
-        Pixels: the frames' short side after the resize, and the centre crop's side.
-    superframe_length : int
-        Frames a window.
-    windows : "all" or int
-        All non-overlapping windows of a video, or that many, evenly spaced.
-    pool : int or None
-        H and W are averaged to this size; None keeps them.
-    """
-
-    weights: str
-    weights_digest: str
-    backbone: str = "i3d"
-    endpoint: str = "Mixed_5c"
-    dtype: str = "float16"
-    short_side: int = 256
-    crop: int = 224
-    superframe_length: int = SUPERFRAME_LENGTH
-    windows: Literal["all"] | int = "all"
-    pool: int | None = None
-
-    def differences(self, other: StoreSettings) -> list[str]:
-        """Return the settings that differ, as ``name: ours, theirs``. The weights' name does not count."""
-        return [
-            f"{field.name}: {getattr(self, field.name)}, {getattr(other, field.name)}"
-            for field in fields(self)
-            if field.name != "weights" and getattr(self, field.name) != getattr(other, field.name)
-        ]
-
-
-@dataclass(frozen=True)
-class VideoEntry:
-    """What the manifest says of a video.
-
-    Parameters
-    ----------
-    stem : str
-        File name without suffix; the video's name everywhere.
-    windows : int
-        Stored windows.
-    shape : tuple of int
-        (C, H, W) of a window.
-    fps : float
-        Frames a second, on average.
-    duration_s : float
-        End of the last window in seconds.
-    source : str
-        File name of the video.
-    size_bytes : int
-        Size of the video file.
-    """
-
-    stem: str
-    windows: int
-    shape: tuple[int, int, int]
-    fps: float
-    duration_s: float
-    source: str
-    size_bytes: int
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> VideoEntry:
-        """Read JSON values."""
-        return cls(**{**value, "shape": tuple(value["shape"])})
+# While videos are added one by one the manifest is not written more often (our choice).
+_SAVE_EVERY_S = 10.0
 
 
 class FeatureStore:
@@ -134,10 +61,12 @@ class FeatureStore:
         self.path = path
         self.settings = settings
         self._videos = dict(videos)
+        self._unsaved: dict[str, VideoEntry] = {}
+        self._saved_at = time.monotonic()
 
     @classmethod
     def open(cls, path: Path | str) -> FeatureStore:
-        """Open a store to read from it.
+        """Open a store to read from it; the folder is left as it is.
 
         Raises
         ------
@@ -145,10 +74,8 @@ class FeatureStore:
             If the folder is no store, or its manifest is damaged or of another version.
         """
         path = Path(path)
-        manifest = path / MANIFEST_FILE
-        if not manifest.is_file():
-            raise FeatureStoreError(f"no feature store at {path}: it has no {MANIFEST_FILE}; run nastc extract")
-        return cls._parse(path, read_json(manifest, FeatureStoreError))
+        settings, listed = read_manifest(path)
+        return cls(path, settings, _found_videos(path, settings, listed))
 
     @classmethod
     def create_or_open(cls, path: Path | str, settings: StoreSettings) -> FeatureStore:
@@ -158,6 +85,8 @@ class FeatureStore:
         ------
         FeatureStoreError
             If the store was made with other settings (says which), or the folder holds other files.
+        DiskError
+            If the disk is full.
         """
         path = Path(path)
         try:
@@ -166,17 +95,19 @@ class FeatureStore:
         except (FileExistsError, NotADirectoryError, PermissionError) as problem:
             raise FeatureStoreError(f"the store {path} cannot be made ({problem.strerror}); choose another") from None
         with _locked(path):
+            remove_abandoned([*path.glob(f".*-*{SUFFIX}"), *path.glob(f".{Path(MANIFEST_FILE).stem}-*")])
             if not (path / MANIFEST_FILE).is_file():
-                if foreign := sorted(file.name for file in path.iterdir() if not file.name.startswith(".")):
-                    raise FeatureStoreError(f"{path} holds other files ({foreign[0]}, ...); choose an empty folder")
-                cls(path, settings, {})._write_manifest()
-            store = cls.open(path)
-            if differing := store.settings.differences(settings):
+                _refuse_foreign_files(path)
+                write_manifest(path, settings, {})
+            written, listed = read_manifest(path)
+            if differing := written.differences(settings):
                 raise FeatureStoreError(
                     f"the store {path} was made with other settings ({'; '.join(differing)}); "
                     "extract with its settings, or into another folder"
                 )
-            store._mend()
+            store = cls(path, written, _found_videos(path, written, listed))
+            if store._videos != listed:
+                write_manifest(path, written, store.videos)
         return store
 
     @property
@@ -200,7 +131,8 @@ class FeatureStore:
             raise FeatureStoreError(f"the store {self.path} holds no videos; extract some into it")
         (one, first), (other, second) = list(shapes.items())[:2]
         raise FeatureStoreError(
-            f"all videos of a store have one shape (C, H, W), in {self.path} {first} has {one}, {second} has {other}"
+            f"all videos of a store have one shape (C, H, W), in {self.path} {first} has {one}, {second} has {other}; "
+            "remove the files of one kind and extract those videos again"
         )
 
     def __contains__(self, stem: object) -> bool:
@@ -214,7 +146,13 @@ class FeatureStore:
         return self.path / f"{stem}{SUFFIX}"
 
     def write(
-        self, stem: str, features: np.ndarray, times: np.ndarray, fps: float, source: str, size_bytes: int
+        self,
+        stem: str,
+        features: NDArray[Any],
+        times: NDArray[Any],
+        fps: float,
+        source: str,
+        size_bytes: int,
     ) -> VideoEntry:
         """Add a video, or replace it.
 
@@ -236,26 +174,70 @@ class FeatureStore:
         DiskError
             If the disk fills up; nothing half-written stays.
         """
-        features = np.ascontiguousarray(features, dtype=self.settings.dtype)
-        times = np.ascontiguousarray(times, dtype=np.float64)
+        features, times = np.asarray(features), np.asarray(times)
         if features.ndim != 4 or not len(features) or times.shape != (len(features), 2):
             raise FeatureStoreError(
-                f"{stem}: features must be (windows, C, H, W) and times (windows, 2), "
-                f"got {features.shape} and {times.shape}"
+                f"{stem}: features must be (windows, C, H, W) and times (windows, 2): "
+                f"given {features.shape} and {times.shape}"
             )
-        _require_finite(stem, features)
-        duration_s = float(times[-1, 1])
-        entry = VideoEntry(stem, len(features), features.shape[1:], float(fps), duration_s, source, int(size_bytes))
-        metadata = {_ENTRY_KEY: json.dumps(asdict(entry)), _SETTINGS_KEY: json.dumps(asdict(self.settings))}
-        with atomic_path(self.file(stem)) as temporary:
-            save_file({"features": features, "times": times}, temporary, metadata=metadata)
-        with _locked(self.path):
-            # Another process may have added videos since.
-            self._videos = {**type(self).open(self.path)._videos, stem: entry}
-            self._write_manifest()
+        channels, height, width = features.shape[1:]
+        entry = VideoEntry(
+            stem, len(features), (channels, height, width), float(fps), float(times[-1, 1]), source, int(size_bytes)
+        )
+        with self.writer(entry) as writer:
+            writer.append(features, times)
+        self.save()
         return entry
 
-    def read(self, stem: str, indices: np.ndarray) -> np.ndarray:
+    @contextmanager
+    def writer(self, entry: VideoEntry) -> Iterator[VideoWriter]:
+        """Add a video, or replace it, piece by piece.
+
+        The file takes its place when the block ends, and is not made if an error leaves it. The manifest follows within
+        some seconds, or at :meth:`save`.
+
+        Parameters
+        ----------
+        entry : VideoEntry
+            What will be written.
+
+        Yields
+        ------
+        VideoWriter
+            To be given all windows in their order.
+
+        Raises
+        ------
+        FeatureStoreError
+            If other windows come than the entry says, or a feature is NaN or infinite.
+        DiskError
+            If the disk fills up; nothing half-written stays.
+        """
+        if entry.stem.startswith("."):
+            raise FeatureStoreError(f"a video's name must not start with a dot: given {entry.stem}; rename the file")
+        with ExitStack() as held, ExitStack() as stack:
+            with _locked(self.path):  # so that nobody takes the file for abandoned before it is held
+                temporary = stack.enter_context(atomic_path(self.file(entry.stem)))
+                hold(held.enter_context(open(temporary, "rb")))
+            stream = stack.enter_context(open(temporary, "r+b"))
+            writer = VideoWriter(stream, entry.stem, entry.windows, entry.shape, to_metadata(self.settings, entry))
+            yield writer
+            writer.finish()
+        self._videos[entry.stem] = self._unsaved[entry.stem] = entry
+        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        """Bring the manifest up to date, with what other processes have added too."""
+        if self._unsaved:
+            with _locked(self.path):
+                _, listed = read_manifest(self.path)
+                self._videos = {**self._videos, **listed, **self._unsaved}
+                write_manifest(self.path, self.settings, self._videos)
+        self._unsaved = {}
+        self._saved_at = time.monotonic()
+
+    def read(self, stem: str, indices: NDArray[np.integer] | Sequence[int]) -> NDArray[np.float16]:
         """Read some windows of a video, and no others.
 
         Parameters
@@ -273,84 +255,69 @@ class FeatureStore:
         Raises
         ------
         FeatureStoreError
-            If the video is not in the store, its file is missing or damaged, or a feature is not finite.
+            If the video or a window is not in the store, its file is missing or damaged, or a feature is not finite.
         """
-        with self._opened(stem) as file:
-            features = file.get_slice("features")
-            count = features.get_shape()[0]
-            if len(indices) and not (min(indices) >= 0 and max(indices) < count):
-                raise FeatureStoreError(f"{stem} has windows 0 to {count - 1}, got {min(indices)} to {max(indices)}")
-            known = {int(index): features[int(index) : int(index) + 1] for index in np.unique(indices)}
-            drawn = np.concatenate([known[int(index)] for index in indices])
-        _require_finite(stem, drawn)
-        return drawn
+        indices = np.asarray(indices)
+        with open_video(self._known_file(stem)) as file:
+            count = file.shape[0]
+            if len(indices) and not 0 <= indices.min() <= indices.max() < count:
+                raise FeatureStoreError(
+                    f"{stem} has windows 0 to {count - 1} in the store {self.path}: "
+                    f"given {indices.min()} to {indices.max()}; extract the video again or draw other windows"
+                )
+            features = file.read(indices)
+        require_finite(stem, features)
+        return features
 
-    def times(self, stem: str) -> np.ndarray:
+    def times(self, stem: str) -> NDArray[np.float64]:
         """Return start and end of all windows of a video in seconds, (windows, 2)."""
-        with self._opened(stem) as file:
-            return file.get_tensor("times")
+        with open_video(self._known_file(stem)) as file:
+            return file.times()
 
-    @contextmanager
-    def _opened(self, stem: str) -> Iterator[Any]:
-        """Open a video's file; damage becomes an error that says what to do."""
+    def is_whole(self, stem: str) -> bool:
+        """Tell whether a video is in the store and its file can be read, by its header and its size."""
+        try:
+            with open_video(self._known_file(stem)):
+                return True
+        except FeatureStoreError:
+            return False
+
+    def _known_file(self, stem: str) -> Path:
         if stem not in self._videos:
             raise FeatureStoreError(f"the store {self.path} has no video {stem}; extract it")
+        return self.file(stem)
+
+
+def _found_videos(path: Path, settings: StoreSettings, listed: Mapping[str, VideoEntry]) -> dict[str, VideoEntry]:
+    """Return the listed videos that have a file, and those whose file the manifest does not know yet."""
+    files = {file.stem: file for file in _video_files(path)}
+    found = {stem: entry for stem, entry in listed.items() if stem in files}
+    for stem in sorted(files.keys() - listed.keys()):
         try:
-            with safe_open(self.file(stem), framework="numpy") as file:
-                yield file
-        except (FileNotFoundError, SafetensorError) as problem:
+            with open_video(files[stem]) as file:
+                known = from_metadata(file.metadata)
+        except FeatureStoreError:
+            known = None
+        if known is None:
+            continue  # nothing that can be used: the video counts as missing, and extraction replaces it
+        made_with, entry = known
+        if differing := settings.differences(made_with):
             raise FeatureStoreError(
-                f"{self.file(stem)} is missing or damaged ({problem}); remove it and extract the video again"
-            ) from problem
-
-    def _mend(self) -> None:
-        """Take up videos whose file was written but not yet their entry, and drop entries without a file."""
-        files = {file.stem: file for file in self.path.glob(f"*{SUFFIX}") if not file.name.startswith(".")}
-        found = {stem: entry for stem, entry in self._videos.items() if stem in files}
-        for stem in sorted(set(files) - set(found)):
-            if (entry := _entry_in(files[stem], self.settings)) is not None:
-                found[stem] = entry
-        if found != self._videos:
-            self._videos = found
-            self._write_manifest()
-
-    def _write_manifest(self) -> None:
-        videos = {stem: asdict(self._videos[stem]) for stem in sorted(self._videos)}
-        manifest = {"format": _FORMAT, "version": _VERSION, "settings": asdict(self.settings), "videos": videos}
-        write_json(self.path / MANIFEST_FILE, manifest)
-
-    @classmethod
-    def _parse(cls, path: Path, value: Any) -> FeatureStore:
-        """Read the content of a manifest."""
-        manifest = path / MANIFEST_FILE
-        if not isinstance(value, dict) or value.get("format") != _FORMAT or value.get("version") != _VERSION:
-            raise FeatureStoreError(f"{manifest} is no manifest of version {_VERSION}; extract into another folder")
-        try:
-            settings = StoreSettings(**value["settings"])
-            videos = {stem: VideoEntry.from_dict(entry) for stem, entry in value["videos"].items()}
-        except (KeyError, TypeError, AttributeError) as problem:
-            raise FeatureStoreError(
-                f"{manifest} is damaged ({problem}); remove it, and nastc extract mends it from the files"
-            ) from problem
-        return cls(path, settings, videos)
+                f"{files[stem]} was made with other settings than its store ({'; '.join(differing)}); move it elsewhere"
+            )
+        found[stem] = replace(entry, stem=stem)
+    return found
 
 
-def _entry_in(file: Path, settings: StoreSettings) -> VideoEntry | None:
-    """Return the entry that a video's file carries, or None if it is not whole or of other settings."""
-    try:
-        with safe_open(file, framework="numpy") as content:
-            metadata = content.metadata() or {}
-        if settings.differences(StoreSettings(**json.loads(metadata[_SETTINGS_KEY]))):
-            return None
-        return VideoEntry.from_dict(json.loads(metadata[_ENTRY_KEY]))
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-        return None
+def _refuse_foreign_files(path: Path) -> None:
+    """Refuse a folder without a manifest that holds anything but features that lost theirs."""
+    foreign = {file for file in path.iterdir() if not file.name.startswith(".")} - set(_video_files(path))
+    if foreign:
+        raise FeatureStoreError(f"{path} holds other files ({min(foreign).name}, ...); choose an empty folder")
 
 
-def _require_finite(stem: str, features: np.ndarray) -> None:
-    """Refuse NaN and infinity; a sum in float32 finds them without a temporary of the array's size."""
-    if not np.isfinite(features.sum(dtype=np.float32)):
-        raise FeatureStoreError(f"{stem} has features that are NaN or infinite; extract the video again")
+def _video_files(path: Path) -> list[Path]:
+    return [file for file in path.glob(f"*{SUFFIX}") if not file.name.startswith(".")]
 
 
 def _locked(path: Path) -> FileLock:
