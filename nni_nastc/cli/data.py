@@ -65,7 +65,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def _draw(report: CheckReport, count: int, path: str) -> None:
     from nni_nastc.data.check import end_s, pick_timelines
-    from nni_nastc.plots.annotated import AnnotatedVideo, draw_annotated
+    from nni_nastc.plots import AnnotatedVideo, draw_annotated
 
     videos = []
     for record in pick_timelines(report.annotations.records, count):
@@ -77,10 +77,11 @@ def _draw(report: CheckReport, count: int, path: str) -> None:
 
 def _lines(report: CheckReport) -> list[str]:
     lines = [_part_line(subset, part) for subset, part in report.parts.items()]
-    if report.activities:
-        lines += ["", f"{len(report.activities)} activities", *_class_lines(report.activities)]
-    what = "unit-actions" if report.activities else "classes"
-    lines += ["", f"{len(report.classes)} {what}", *_class_lines(report.classes), ""]
+    tables = {"activities": report.activities, "unit-actions" if report.activities else "classes": report.classes}
+    for what, counts in tables.items():
+        if counts:
+            lines += ["", f"{len(counts)} {what}, and the videos that show them", *_class_lines(counts)]
+    lines.append("")
     lines += [
         f"{count} x {kind}, e.g. {report.examples[kind]}" for kind, count in report.problems.items()
     ] or ["no problems"]
@@ -104,7 +105,7 @@ def _part_line(subset: str, part: PartReport) -> str:
 def _class_lines(classes: Sequence[ClassCount]) -> list[str]:
     width = max(len(count.name) for count in classes)
     rows = [f"  {count.name:{width}}  {count.train:6}  {count.test:6}" for count in classes]
-    return [f"  {'videos':{width}}  {'train':>6}  {'test':>6}", *rows]
+    return [f"  {'':{width}}  {'train':>6}  {'test':>6}", *rows]
 
 
 def _names_line(what: str, names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from nni_nastc.data.json_fields import check_keys, is_number, is_whole, list_of, read_unique, shown
 from nni_nastc.data.records import Annotations, Notice, Problems, Segment, Subset, VideoRecord, clip_segment
-from nni_nastc.data.text_lines import read_classes, read_lines, require_subsets, seconds
+from nni_nastc.data.text_lines import name_of, read_classes, read_lines, require_subsets, seconds
 from nni_nastc.errors import AnnotationError
 
 NUM_CLASSES = 65
@@ -73,7 +73,7 @@ def _from_text(path: Path, problems: Problems) -> Annotations:
     complete = len(classes) == NUM_CLASSES  # or else the class list is broken, which is told already
     for file in sorted(folder.glob("*.txt")) if complete else ():
         if file.stem not in classes and file.name != CLASS_LIST and not file.stem.lower().startswith("readme"):
-            problems.add(f'{file.name}: unknown class "{file.stem}", known are those of {CLASS_LIST}')
+            problems.add(f'{name_of(file, problems)}: unknown class "{file.stem}", known are those of {CLASS_LIST}')
     timelines: dict[str, Timeline] = defaultdict(list)
     for number, name in enumerate(classes, start=1):
         for where, line in read_lines(folder / f"{name}.txt", problems):

@@ -1,13 +1,20 @@
-"""Pictures: the cell, the search, the evidence in a video. Drawn without a display and without ``pyplot``'s state."""
+"""Pictures: the cell, the search, annotations, the evidence in a video.
 
+Drawn without a display and without ``pyplot``'s state.
+"""
+
+from nni_nastc.plots.annotated import AnnotatedVideo, annotated_figure, draw_annotated
 from nni_nastc.plots.cell import cell_figure, draw_cell
 from nni_nastc.plots.search import alphas_figure, draw_alphas, draw_history, history_figure
 from nni_nastc.plots.timeline import draw_timeline, timeline_figure
 
 __all__ = [
+    "AnnotatedVideo",
     "alphas_figure",
+    "annotated_figure",
     "cell_figure",
     "draw_alphas",
+    "draw_annotated",
     "draw_cell",
     "draw_history",
     "draw_timeline",

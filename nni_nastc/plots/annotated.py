@@ -16,6 +16,10 @@ from nni_nastc.plots.style import BLUE, GREEN, INK, MUTED, plain_axes, save
 ROW_INCHES, HEADER_INCHES = 0.2, 0.55
 LABEL_LENGTH = 40
 """Longer class names are cut."""
+SHORTEST = 0.003
+"""Share of the time axis that a segment takes at least, so that it is seen."""
+HIGHEST_INCHES = 300.0
+"""What the file formats take."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def draw_annotated(videos: Sequence[AnnotatedVideo], path: Path | str) -> None:
     Raises
     ------
     NastcError
-        If there is no video.
+        If there is no video, or too many for one picture.
     """
     save(annotated_figure(videos), path)
 
@@ -60,6 +64,8 @@ def annotated_figure(videos: Sequence[AnnotatedVideo]) -> Figure:
     if not videos:
         raise NastcError("a picture of timelines needs at least one video with segments, got none")
     heights = [max(len({label for label, *_ in video.segments}), 1) * ROW_INCHES + HEADER_INCHES for video in videos]
+    if sum(heights) > HIGHEST_INCHES:
+        raise NastcError(f"the timelines of {len(videos)} videos do not fit into one picture; draw fewer")
     figure = Figure(figsize=(9, sum(heights) + 0.3), layout="constrained")
     panels = figure.subplots(len(videos), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, video in zip(panels, videos, strict=True):
@@ -80,7 +86,8 @@ def _panel(axes: Axes, video: AnnotatedVideo) -> None:
     for tick in axes.get_yticklabels():
         tick.set_parse_math(False)
     axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
+    shortest = SHORTEST * video.duration_s
     for row, label in enumerate(labels):
-        spans = [(start, end - start) for name, start, end in video.segments if name == label]
+        spans = [(start, max(end - start, shortest)) for name, start, end in video.segments if name == label]
         # Neighbouring rows differ in colour, so that the eye keeps to one.
         axes.broken_barh(spans, (row - 0.4, 0.8), facecolors=(BLUE, GREEN)[row % 2], edgecolor="white", linewidth=0.4)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import get_args
 
 import pytest
 
-from nni_nastc.data.annotations import load_annotations
-from nni_nastc.data.records import Problems, Segment, VideoRecord, clip_segment
+from nni_nastc.config import DatasetName
+from nni_nastc.data.annotations import LOADERS, load_annotations
+from nni_nastc.data.records import Annotations, Problems, Segment, VideoRecord, clip_segment
 from nni_nastc.errors import AnnotationError
 
 REVERSED = "segment that ends before it starts"
@@ -278,3 +280,22 @@ def test_clip_segment_without_a_duration():
 
 def test_no_problem_is_no_error(tmp_path):
     Problems(tmp_path).raise_any()
+
+
+def test_every_data_set_can_be_configured():
+    assert set(get_args(DatasetName)) == set(LOADERS)
+
+
+def test_unknown_data_set(tmp_path):
+    with pytest.raises(AnnotationError, match='dataset must be one of json, charades, .*, got "ava"'):
+        load_annotations(tmp_path, dataset="ava")
+
+
+def test_videos_without_a_class_are_kept_unless_nobody_labelled_them():
+    records = (VideoRecord("a", "train", ("x",)), VideoRecord("b", "train", ()), VideoRecord("c", "test", ()))
+    kept = Annotations(("x",), "multi-label", records)
+    assert [record.id for record in kept.of("train")] == ["a", "b"]
+    assert [record.id for record in kept.of("test")] == ["c"]
+    left_out = Annotations(("x",), "multi-label", records, skips_unlabelled=True)
+    assert [record.id for record in left_out.of("train", unlabelled=True)] == ["a"]
+    assert left_out.of("test") == []
