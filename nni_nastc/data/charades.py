@@ -64,25 +64,26 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[str, tuple[str, str,
     """Yield where a row is, and its id, actions and length."""
     name = name_of(path, problems)
     reader = csv.reader(io.StringIO(read_text(path, problems)), strict=True)
-    header = next(reader, None)
-    if header is None:
-        return
-    if missing := [column for column in COLUMNS if column not in header]:
-        problems.add(f"{name}, line 1: the columns {', '.join(missing)} are missing, got {', '.join(header)[:60]}")
-        return
-    places = [header.index(column) for column in COLUMNS]
-    line, rows = reader.line_num + 1, 0
+    line, rows = 1, 0
     try:
+        header = next(reader, None)
+        if header is None:
+            return
+        if missing := [column for column in COLUMNS if column not in header]:
+            problems.add(f"{name}, line 1: no column {', '.join(missing)}, got {', '.join(header)[:60]}")
+            return
+        places = [header.index(column) for column in COLUMNS]
+        line = reader.line_num + 1
         for row in reader:
             if len(row) == len(header):
                 yield f"{name}, line {line}", (row[places[0]], row[places[1]], row[places[2]])
             elif row:
                 problems.add(f"{name}, line {line}: a row has {len(header)} columns, got {len(row)}")
-            line, rows = reader.line_num + 1, rows + 1
+            line, rows = reader.line_num + 1, rows + bool(row)
+        if not rows:
+            problems.add(f"{name} has no videos")
     except csv.Error as error:
         problems.add(f"{name}, line {line}: is not CSV ({error})")
-    if rows == 0:
-        problems.add(f"{name} has no videos")
 
 
 def _record(

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from nni_nastc.data.annotations import Segment, load_annotations
+from nni_nastc.data.datamodule import VideoSet
 from nni_nastc.errors import AnnotationError
 
 HEADER = "id,subject,scene,script,actions,length"
@@ -67,6 +68,9 @@ def test_videos_without_action_are_not_for_training(tmp_path):
     assert [record.id for record in annotations.of("train", unlabelled=True)] == ["AAAAA"]
     assert [record.id for record in annotations.of("test")] == ["CCCCC"]
     assert [record.id for record in annotations.of("test", unlabelled=True)] == ["CCCCC", "DDDDD"]
+    videos = VideoSet(store=None, annotations=annotations, timesteps=8, seed=0)
+    assert [record.id for record in videos.records("test")] == ["CCCCC"]
+    assert [record.id for record in videos.records("test", unlabelled=True)] == ["CCCCC", "DDDDD"]
 
 
 def test_odd_segments_keep_their_class(tmp_path):
@@ -97,7 +101,9 @@ def test_odd_segments_keep_their_class(tmp_path):
         ({"train": [*TRAIN, TRAIN[0]]}, 'line 5: a video may be there only once, got "AAAAA" again'),
         ({"test": [TRAIN[0]]}, 'test.csv, line 2: a video may be there only once, got "AAAAA" again'),
         ({"test": []}, "Charades_v1_test.csv has no videos"),
-        ({"header": "id,actions,duration"}, "line 1: the columns length are missing, got id, actions, duration"),
+        ({"test": ["", ""]}, "Charades_v1_test.csv has no videos"),
+        ({"header": "id,actions,duration"}, "train.csv, line 1: no column length, got id, actions, duration"),
+        ({"header": '"id,actions,length'}, "Charades_v1_test.csv, line 1: is not CSV (unexpected end of data)"),
         ({"classes": CLASSES[:-15]}, "classes.txt must hold 157 classes, numbered from 0, got 156 from 0 to 155"),
         ({"classes": CLASSES + "c157 Else\n"}, "must hold 157 classes, numbered from 0, got 158 from 0 to 157"),
         ({"classes": CLASSES + "Else\n"}, 'line 158: a class is a number and a name, got "Else"'),
