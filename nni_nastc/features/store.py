@@ -100,14 +100,29 @@ class FeatureStore:
                 _refuse_foreign_files(path)
                 write_manifest(path, settings, {})
             written, listed = read_manifest(path)
-            if differing := written.differences(settings):
-                raise FeatureStoreError(
-                    f"the store {path} was made with other settings ({'; '.join(differing)}); "
-                    "extract with its settings, or into another folder"
-                )
+            _refuse_other_settings(path, written, settings)
             store = cls(path, written, _found_videos(path, written, listed))
             if store._videos != listed:
                 write_manifest(path, written, store.videos)
+        return store
+
+    @classmethod
+    def find(cls, path: Path | str, settings: StoreSettings) -> FeatureStore | None:
+        """Return the store that :meth:`create_or_open` would open, None if it would make one; writes nothing.
+
+        Raises
+        ------
+        FeatureStoreError
+            Where :meth:`create_or_open` would refuse.
+        """
+        path = Path(path)
+        if not path.exists():
+            return None
+        if not (path / MANIFEST_FILE).is_file():
+            _refuse_foreign_files(path)
+            return None
+        store = cls.open(path)
+        _refuse_other_settings(path, store.settings, settings)
         return store
 
     @property
@@ -309,8 +324,18 @@ def _found_videos(path: Path, settings: StoreSettings, listed: Mapping[str, Vide
     return found
 
 
+def _refuse_other_settings(path: Path, written: StoreSettings, settings: StoreSettings) -> None:
+    if differing := written.differences(settings):
+        raise FeatureStoreError(
+            f"the store {path} was made with other settings ({'; '.join(differing)}); "
+            "extract with its settings, or into another folder"
+        )
+
+
 def _refuse_foreign_files(path: Path) -> None:
     """Refuse a folder without a manifest that holds anything but features that lost theirs."""
+    if not path.is_dir():
+        raise FeatureStoreError(f"the store {path} cannot be made (a file is in its place); choose another")
     foreign = {file for file in path.iterdir() if not file.name.startswith(".")} - set(_video_files(path))
     if foreign:
         raise FeatureStoreError(f"{path} holds other files ({min(foreign).name}, ...); choose an empty folder")

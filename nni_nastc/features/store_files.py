@@ -167,14 +167,15 @@ def open_video(path: Path) -> Iterator[VideoFile]:
 
 
 def require_finite(name: str, features: NDArray[np.float16]) -> None:
-    """Refuse NaN and infinity.
+    """Refuse NaN and infinity in windows, (T, C, H, W).
 
     Raises
     ------
     FeatureStoreError
         If there is one.
     """
-    if features.size and (features.view(np.uint16) & _EXPONENT).max() == _EXPONENT:
+    # One by one, so that the temporary array stays in the cache.
+    if any((window.view(np.uint16) & _EXPONENT).max() == _EXPONENT for window in features):
         raise FeatureStoreError(
             f"the features of {name} must be finite: given NaN or infinity; check the weights, extract the video again"
         )

@@ -326,8 +326,8 @@ def _orient(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video, and turn what the decoder says against it, inside the block too, into a :class:`VideoError`."""
     check_exists(path)
-    check_whole(path)
     try:
+        check_whole(path)
         with av.open(f"file:{path.absolute()}", options=_STRICT | _LOCAL, metadata_errors="replace") as container:
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream) or stream.codec_context is None:
@@ -337,7 +337,7 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             yield container, stream
     except av.error.InvalidDataError as problem:
         raise VideoError(_damaged(path, "invalid data was found")) from problem
-    except av.error.FFmpegError as problem:
+    except (av.error.FFmpegError, OSError) as problem:
         raise VideoError(f"{path} cannot be read as a video ({problem.strerror}); give another file") from problem
 
 

@@ -1,0 +1,159 @@
+"""One video through the backbone, in batches of superframes, while the next batch is being decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from nni_nastc.devices import choose_device
+from nni_nastc.errors import ConfigError, VideoError
+from nni_nastc.features.i3d import I3D
+from nni_nastc.features.manifest import StoreSettings
+from nni_nastc.features.prefetch import Prefetch
+from nni_nastc.features.superframes import SUPERFRAME_LENGTH, num_windows, uniform_windows
+from nni_nastc.features.video import Superframe, VideoInfo, read_superframes
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Features of some superframes of a video.
+
+    Parameters
+    ----------
+    features : ndarray
+        (n, C, H, W) float16.
+    times : ndarray
+        (n, 2) start and end in seconds.
+    frames_read : int
+        Frames of the video up to the end of the last superframe.
+    """
+
+    features: NDArray[np.float16]
+    times: NDArray[np.float64]
+    frames_read: int
+
+
+class FeatureExtractor:
+    """A backbone on its device, and how videos are prepared for it.
+
+    Parameters
+    ----------
+    backbone : I3D
+        From :func:`nni_nastc.load_i3d`. It is moved to the device, and set to evaluation mode.
+    settings : StoreSettings
+        Sizes, windows, endpoint and pooling.
+    batch_size : int
+        Superframes that the network is given at a time.
+    device : str
+        "auto", "cpu", "cuda", ...
+
+    Raises
+    ------
+    ConfigError
+        If a setting is outside its rule.
+    ModelError
+        If there is no such device.
+    """
+
+    def __init__(self, backbone: I3D, settings: StoreSettings, *, batch_size: int, device: str) -> None:
+        _check_settings(settings, batch_size)
+        self.device = choose_device(device)
+        self.backbone = backbone.to(self.device).eval()
+        self.settings = settings
+        self.batch_size = batch_size
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the features of a superframe."""
+        side = self.settings.crop
+        black = np.zeros((1, SUPERFRAME_LENGTH, side, side, 3), np.uint8)
+        channels, height, width = self._features(black, pool=None).shape[1:]
+        pool = self.settings.pool
+        if pool is None:
+            return channels, height, width
+        if pool > min(height, width):
+            raise ConfigError(f"pool must be at most the size of the map, {height} x {width}: given {pool}")
+        return channels, pool, pool
+
+    def windows(self, info: VideoInfo) -> NDArray[np.int64]:
+        """Return the windows of a video that are extracted: all, or as many as there are of those evenly spaced."""
+        count = num_windows(info.num_frames)
+        if self.settings.windows == "all" or count == 0:
+            return np.arange(count)
+        return np.unique(uniform_windows(count, self.settings.windows))
+
+    def batches(self, path: Path, info: VideoInfo) -> Generator[FeatureBatch, None, None]:
+        """Extract a video.
+
+        Parameters
+        ----------
+        path : Path
+            The video.
+        info : VideoInfo
+            What :func:`nni_nastc.features.video.probe` says of it.
+
+        Yields
+        ------
+        FeatureBatch
+            All of its windows, in their order.
+
+        Raises
+        ------
+        VideoError
+            If the video is damaged or too short; possibly after the last batch.
+        """
+        windows = self.windows(info)
+        read = 0
+        with Prefetch(self._superframe_batches(path, windows)) as decoded:
+            for superframes in decoded:
+                read += len(superframes)
+                yield FeatureBatch(
+                    features=self._features(np.stack([s.frames for s in superframes]), self.settings.pool),
+                    times=np.array([(s.start_s, s.end_s) for s in superframes]),
+                    frames_read=(superframes[-1].index + 1) * SUPERFRAME_LENGTH,
+                )
+        if read != len(windows):
+            raise VideoError(
+                f"{path} has {info.num_frames} frames by its packets, so {len(windows)} superframes, but {read} "
+                "superframes by its pictures; encode it anew"
+            )
+
+    def _superframe_batches(self, path: Path, windows: NDArray[np.int64]) -> Generator[list[Superframe], None, None]:
+        sizes = self.settings
+        wanted = None if sizes.windows == "all" else windows
+        batch: list[Superframe] = []
+        for superframe in read_superframes(path, short_side=sizes.short_side, crop=sizes.crop, windows=wanted):
+            batch.append(superframe)
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _features(self, frames: NDArray[np.uint8], pool: int | None) -> NDArray[np.float16]:
+        """(n, 8, crop, crop, 3) frames to (n, C, H, W) features."""
+        clip = torch.from_numpy(frames).to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        features = self.backbone.features(clip, endpoint=self.settings.endpoint)
+        assert features.shape[2] == 1, f"8 frames give one step in time, not {features.shape[2]}"
+        features = features[:, :, 0]
+        if pool is not None:
+            features = F.adaptive_avg_pool2d(features, pool)
+        return features.half().cpu().numpy()
+
+
+def _check_settings(settings: StoreSettings, batch_size: int) -> None:
+    for name, value in (("windows", settings.windows), ("pool", settings.pool), ("batch_size", batch_size)):
+        if value is not None and value != "all" and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"{name} must be at least 1: given {value}")
+    if not 0 < settings.crop <= settings.short_side:
+        raise ConfigError(
+            f"crop must lie between 1 and short_side: given crop {settings.crop} and short_side {settings.short_side}"
+        )
