@@ -33,6 +33,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; ``key=value`` may also follow an option, which argparse alone does not allow."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if unknown := [text for text in rest if text.startswith("-") or not hasattr(arguments, "overrides")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -46,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 if all went well, 2 if something that was given is wrong, 130 if it was interrupted.
     """
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with disk_errors(os.getcwd()):
