@@ -15,7 +15,7 @@ from nni_nastc.devices import choose_device
 from nni_nastc.errors import CheckpointError, DataError, WeightsError
 from nni_nastc.evaluation.occlusion import Evidence, occlusion_evidence
 from nni_nastc.evaluation.scoring import probabilities
-from nni_nastc.features.extractor import extract_video
+from nni_nastc.features.extractor import ProgressCallback, extract_video
 from nni_nastc.features.i3d import I3D
 from nni_nastc.features.superframes import random_windows, uniform_windows
 
@@ -79,6 +79,7 @@ def predict_video(
     timeline: bool = False,
     batch_size: int = 4,
     device: str = "auto",
+    progress: ProgressCallback | None = None,
 ) -> Prediction:
     """Decode a video, extract its features as those of the training were, and classify them.
 
@@ -94,6 +95,8 @@ def predict_video(
         See :func:`predict_features`.
     device : str
         "auto", "cpu", "cuda", "cuda:1", ...
+    progress : callable, optional
+        As of :func:`nni_nastc.features.extractor.extract`.
 
     Returns
     -------
@@ -119,6 +122,7 @@ def predict_video(
         windows=settings.windows,
         pool=settings.pool,
         device=device,
+        progress=progress,
     )
     return predict_features(
         features, times, bundle, module, draws=draws, timeline=timeline, batch_size=batch_size, device=device

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Predict one video after the other; those that cannot be read are listed at the end."""
     from nni_nastc.bundle import load_bundle
+    from nni_nastc.cli.extract import ExtractionBar
     from nni_nastc.predict import check_backbone, predict_video
 
     videos = _videos(arguments)
@@ -59,15 +61,17 @@ def run(arguments: argparse.Namespace) -> int:
     failed: list[dict[str, str]] = []
     for video in videos:
         try:
-            prediction = predict_video(
-                video,
-                bundle,
-                module,
-                backbone,
-                draws=arguments.draws,
-                timeline=arguments.timeline is not None,
-                device=arguments.device,
-            )
+            with ExtractionBar() if sys.stderr.isatty() else nullcontext() as bar:
+                prediction = predict_video(
+                    video,
+                    bundle,
+                    module,
+                    backbone,
+                    draws=arguments.draws,
+                    timeline=arguments.timeline is not None,
+                    device=arguments.device,
+                    progress=bar,
+                )
         except (VideoError, DataError) as problem:
             failed.append({"video": str(video), "reason": str(problem)})
             continue
@@ -122,7 +126,8 @@ def _check_outputs(arguments: argparse.Namespace, videos: list[Path]) -> None:
 
 def _backbone(weights: str | None, bundle: Bundle) -> I3D:
     """Load the weights that are asked for, or else those that the checkpoint names."""
-    from nni_nastc.features.weights import KINETICS400, RANDOM, load_i3d
+    from nni_nastc.cli.extract import load_backbone
+    from nni_nastc.features.weights import KINETICS400, RANDOM
 
     name = weights or bundle.backbone.weights
     if weights is None and name not in (KINETICS400, RANDOM):
@@ -130,7 +135,7 @@ def _backbone(weights: str | None, bundle: Bundle) -> I3D:
             f"the checkpoint was trained with I3D weights from a file, {name!r} ({bundle.backbone.weights_digest}); "
             "give it with --weights FILE"
         )
-    return load_i3d(None if name == RANDOM else name)
+    return load_backbone(name)
 
 
 def _write(
@@ -164,7 +169,7 @@ def _show(video: Path, prediction: Prediction, top: int, written: list[Path]) ->
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{video}  ({prediction.duration_s:.1f} s)"), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("class")
     table.add_column("probability", justify="right")
     if prediction.evidence is not None:
@@ -176,6 +181,7 @@ def _show(video: Path, prediction: Prediction, top: int, written: list[Path]) ->
             row.append(f"{start:.1f} - {end:.1f} s")
         table.add_row(*row)
     console = Console(highlight=False)
+    console.print(Text(f"{video}  ({prediction.duration_s:.1f} s)"), soft_wrap=True)
     console.print(table)
     for path in written:
         console.print(Text(f"wrote {path}"), soft_wrap=True)

@@ -21,7 +21,7 @@ from nni_nastc.models import NetworkSpec, build_model
 CLASSES = ("wave [red]", "bow", "jump")
 
 
-def write_checkpoint(path, *, weights_name="random", digest="sha256:12ab", channels=8, side=3, timesteps=8):
+def write_checkpoint(path, *, weights_name="kinetics400", digest="sha256:12ab", channels=8, side=3, timesteps=8):
     torch.manual_seed(3)
     bundle = Bundle(
         spec=NetworkSpec(Genotype.random(1), num_classes=3, in_channels=channels, num_layers=2, num_groups=2),
@@ -48,9 +48,8 @@ def folder(tmp_path, monkeypatch):
         return rng.random((40, 8, 3, 3)).astype(np.float16), np.stack([edges[:-1], edges[1:]], axis=1)
 
     def load_i3d(name):
-        assert name is None, "random weights are asked for by None"
         backbone = nn.Identity()
-        backbone.weights_name, backbone.weights_digest = "random", "sha256:12ab"
+        backbone.weights_name, backbone.weights_digest = name, "sha256:12ab"
         return backbone
 
     (tmp_path / "run").mkdir()
@@ -154,7 +153,7 @@ def test_weights_of_another_training_are_refused(folder, capsys):
     write_checkpoint(folder / "other.safetensors", digest="sha256:77aa")
     assert main(["predict", "a.mp4", "--model", "other.safetensors"]) == 2
     err = capsys.readouterr().err
-    assert "'random' (sha256:77aa), got 'random' (sha256:12ab)" in err
+    assert "'kinetics400' (sha256:77aa), got 'kinetics400' (sha256:12ab)" in err
     write_checkpoint(folder / "other.safetensors", weights_name="rgb_charades")
     assert main(["predict", "a.mp4", "--model", "other.safetensors"]) == 2
     assert "'rgb_charades' (sha256:12ab); give it with --weights FILE" in capsys.readouterr().err
@@ -173,11 +172,14 @@ def test_export(folder, capsys):
 def test_a_real_video_with_real_features(shared, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     digest = weights.load_i3d(None).weights_digest
-    write_checkpoint(tmp_path / "model.safetensors", digest=digest, channels=1024, side=7, timesteps=4)
+    shape = {"channels": 1024, "side": 7, "timesteps": 4}
+    write_checkpoint(tmp_path / "model.safetensors", weights_name="random", digest=digest, **shape)
     clip = shared / "clips" / "short_36_frames.mp4"
     bad = shared / "clips" / "bad" / "corrupted.mp4"
     assert main(["predict", str(bad), str(clip), "--model", str(tmp_path), "--json", "--timeline", "--draws", "2"]) == 2
-    value = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert "weights of I3D are RANDOM" in err
+    value = json.loads(out)
     (prediction,) = value["predictions"]
     assert prediction["video"] == str(clip)
     assert [entry["video"] for entry in value["failed"]] == [str(bad)]
