@@ -12,6 +12,10 @@ import torch
 from torch import Tensor, nn
 
 GRID = 4
+# For a process of its own: its peak in kB. The one of getrusage starts at that of the process it was forked from.
+PRINT_PEAK_MEMORY = """
+print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
+"""
 MILLISECOND = Fraction(1, 1000)
 
 

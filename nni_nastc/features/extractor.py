@@ -260,7 +260,6 @@ def plan_extraction(
     settings = _settings(backbone, short_side, crop, windows, pool)
     extractor = FeatureExtractor(backbone, settings, batch_size=batch_size, device=device)
     survey = survey_videos(found, extractor, FeatureStore.find(out, settings), _Tracker(progress).looked_at)
-    _ = extractor.shape  # the network is warm when the clock starts
     return survey.plan(out, seconds=estimate_seconds(survey, trial_s))
 
 

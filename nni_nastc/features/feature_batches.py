@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +53,11 @@ class FeatureExtractor:
     device : str
         "auto", "cpu", "cuda", ...
 
+    Attributes
+    ----------
+    shape : tuple of int
+        (C, H, W) of the features of a superframe.
+
     Raises
     ------
     ConfigError
@@ -68,19 +72,7 @@ class FeatureExtractor:
         self.backbone = backbone.to(self.device).eval()
         self.settings = settings
         self.batch_size = batch_size
-
-    @cached_property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the features of a superframe."""
-        side = self.settings.crop
-        black = np.zeros((1, SUPERFRAME_LENGTH, side, side, 3), np.uint8)
-        channels, height, width = self._features(black, pool=None).shape[1:]
-        pool = self.settings.pool
-        if pool is None:
-            return channels, height, width
-        if pool > min(height, width):
-            raise ConfigError(f"pool must be at most the size of the map, {height} x {width}: given {pool}")
-        return channels, pool, pool
+        self.shape = self._find_shape()
 
     def windows(self, info: VideoInfo) -> NDArray[np.int64]:
         """Return the windows of a video that are extracted: all, or as many as there are of those evenly spaced."""
@@ -136,6 +128,16 @@ class FeatureExtractor:
                 batch = []
         if batch:
             yield batch
+
+    def _find_shape(self) -> tuple[int, int, int]:
+        side, pool = self.settings.crop, self.settings.pool
+        black = np.zeros((1, SUPERFRAME_LENGTH, side, side, 3), np.uint8)
+        channels, height, width = self._features(black, pool=None).shape[1:]
+        if pool is None:
+            return channels, height, width
+        if pool > min(height, width):
+            raise ConfigError(f"pool must be at most the size of the map, {height} x {width}: given {pool}")
+        return channels, pool, pool
 
     @torch.inference_mode()
     def _features(self, frames: NDArray[np.uint8], pool: int | None) -> NDArray[np.float16]:

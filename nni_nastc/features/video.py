@@ -103,7 +103,8 @@ def probe(path: Path | str) -> VideoInfo:
         first = next(decoder.frames(), None)
         if first is None:
             raise VideoError(f"{path} holds no frame; give another video")
-        height, width = _orient(np.empty((first.height, first.width, 0), np.uint8), first).shape[:2]
+        sides = (first.width, first.height)
+        width, height = sides[::-1] if _Orientation.of(first).transposed else sides
         decoder.skip_rest()
         fps, duration_s = decoder.rate(), decoder.duration_s()
         num_frames = decoder.packets
@@ -298,28 +299,44 @@ class _Fitter:
         self.short_side = short_side
         self.crop = crop
         self.reformatter = VideoReformatter()  # keeps its tables from frame to frame
+        self.orientation: _Orientation | None = None  # of the first frame, and taken for that of all
 
     def fit(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """Return (crop, crop, 3) RGB, a view."""
         scale = self.short_side / min(frame.width, frame.height)
         width, height = round(frame.width * scale), round(frame.height * scale)
         scaled = self.reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR")
-        image = _orient(np.asarray(scaled.to_ndarray(), np.uint8), frame)
+        self.orientation = self.orientation or _Orientation.of(frame)
+        image = self.orientation.apply(np.asarray(scaled.to_ndarray(), np.uint8))
         top, left = (image.shape[0] - self.crop) // 2, (image.shape[1] - self.crop) // 2
         return image[top : top + self.crop, left : left + self.crop]
 
 
-def _orient(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
-    """Turn and mirror an image as the frame's display matrix asks, in steps of 90 degrees; a view."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return image
-    # A pixel (x, y) is shown at (a x + c y, b x + d y).
-    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(data), np.int32)[:5])  # type: ignore[call-overload]
-    if abs(b) > abs(a):
-        image = image.transpose(1, 0, 2)
-        a, d = c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+@dataclass(frozen=True)
+class _Orientation:
+    """How a display matrix turns and mirrors an image, in steps of 90 degrees."""
+
+    transposed: bool = False
+    rows_reversed: bool = False
+    columns_reversed: bool = False
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> _Orientation:
+        """Read it; this keeps the frame in memory until the garbage collector runs, so not of every frame."""
+        data = frame.side_data.get("DISPLAYMATRIX")
+        if data is None:
+            return cls()
+        # A pixel (x, y) is shown at (a x + c y, b x + d y).
+        a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(data), np.int32)[:5])  # type: ignore[call-overload]
+        if abs(b) > abs(a):
+            return cls(transposed=True, rows_reversed=b < 0, columns_reversed=c < 0)
+        return cls(rows_reversed=d < 0, columns_reversed=a < 0)
+
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return (height, width, 3) as it is shown, a view."""
+        if self.transposed:
+            image = image.transpose(1, 0, 2)
+        return image[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
 @contextmanager

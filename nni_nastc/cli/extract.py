@@ -1,0 +1,198 @@
+"""``nastc extract``: features of videos into a feature store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from nni_nastc.features.extraction_plan import ExtractionPlan
+    from nni_nastc.features.extractor import ExtractionProgress, ExtractionReport
+    from nni_nastc.features.i3d import I3D
+
+EXIT_SOME_FAILED = 2
+RANDOM = "random"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "extract",
+        help="extract I3D features of videos",
+        description="Decode videos, run I3D on their superframes (8 frames each), and store the features. A run that "
+        "was stopped goes on when run again. A video that cannot be read is listed at the end, and the exit code is 2.",
+    )
+    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files, or folders of them")
+    parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="folder of the feature store")
+    parser.add_argument(
+        "--weights",
+        default="kinetics400",
+        help="I3D weights: kinetics400 (fetched on first use, 47 MB), random, or a file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--windows",
+        type=_windows,
+        default="all",
+        metavar="T",
+        help="only T superframes of each video, evenly spaced (default: all)",
+    )
+    parser.add_argument("--pool", type=int, metavar="N", help="average the 7 x 7 maps to N x N (default: keep them)")
+    parser.add_argument(
+        "--short-side", type=int, default=256, metavar="PIXELS", help="of the resized frames (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--crop", type=int, default=224, metavar="PIXELS", help="side of the centre crop (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="B", help="superframes at a time (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="count superframes and disk, estimate the time from 10 s; write nothing"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Extract, or plan to; say what came of it, and which videos failed."""
+    from nni_nastc.features.video_files import find_videos
+
+    videos = find_videos(arguments.videos)  # before the weights are fetched
+    backbone = load_backbone(arguments.weights)
+
+    from nni_nastc.features.extractor import extract, plan_extraction
+
+    options: dict[str, Any] = {
+        "short_side": arguments.short_side,
+        "crop": arguments.crop,
+        "windows": arguments.windows,
+        "pool": arguments.pool,
+        "batch_size": arguments.batch_size,
+        "device": arguments.device,
+    }
+    if arguments.dry_run:
+        with ExtractionBar() as bar:
+            plan = plan_extraction(videos, arguments.out, backbone, **options, progress=bar)
+        _show_plan(plan)
+        exit_code = _show_failed(plan.failed, len(videos))
+        plan.check_disk(arguments.out)
+        return exit_code
+    with ExtractionBar() as bar:
+        report = extract(videos, arguments.out, backbone, **options, progress=bar)
+    _show_report(report, arguments.out)
+    return _show_failed(report.failed, len(videos))
+
+
+def load_backbone(weights: str) -> I3D:
+    """Load I3D by what a user names, and say it loudly if its weights are random."""
+    from nni_nastc.features.weights import load_i3d
+
+    if weights != RANDOM:
+        return load_i3d(weights)
+    print(
+        "WARNING: the weights of I3D are RANDOM. Its features show that everything runs, and tell little of the "
+        "videos; use --weights kinetics400 for results.",
+        file=sys.stderr,
+    )
+    return load_i3d(None)
+
+
+class ExtractionBar:
+    """Draws the progress of an extraction: videos, superframes per second, time left.
+
+    A context manager, and the callback of :func:`nni_nastc.features.extractor.extract`. It appears with the first call
+    and is finished with the last video.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[videos]} videos"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[video]}", markup=False),
+            console=Console(stderr=True),
+        )
+        self._stage = ""
+
+    def __enter__(self) -> ExtractionBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: ExtractionProgress) -> None:
+        """Draw."""
+        if progress.stage != self._stage:
+            self._stage = progress.stage
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            title = "counting frames" if progress.stage == "looking" else "extracting"
+            self._bar.add_task(title, videos="", speed="", video="")
+            self._bar.start()
+        task_id = self._bar.task_ids[0]
+        by_superframes = progress.stage == "extracting"
+        self._bar.update(
+            task_id,
+            total=progress.superframes_total if by_superframes else progress.videos_total,
+            completed=progress.superframes_done if by_superframes else progress.videos_done,
+            videos=f"{progress.videos_done}/{progress.videos_total}",
+            video=progress.video,
+        )
+        elapsed = self._bar.tasks[0].elapsed
+        if elapsed and progress.superframes_extracted:
+            self._bar.update(task_id, speed=f"{progress.superframes_extracted / elapsed:.1f} superframes/s")
+        if by_superframes and progress.videos_done == progress.videos_total:
+            self._bar.stop()
+
+
+def _show_plan(plan: ExtractionPlan) -> None:
+    print(f"videos:      {len(plan.pending)} to extract, {len(plan.skipped)} already in the store")
+    if plan.replaced:
+        print(f"changed:     {', '.join(plan.replaced)} (the store has them from another file)")
+    print(f"superframes: {plan.superframes}")
+    print(f"disk:        {plan.bytes_needed / 1e9:.3g} GB needed, {plan.bytes_free / 1e9:.3g} GB free")
+    print(f"time:        about {_duration(plan.seconds or 0)}")
+
+
+def _show_report(report: ExtractionReport, out: Path) -> None:
+    print(
+        f"videos extracted: {len(report.done)} ({report.superframes} superframes in {_duration(report.seconds)}), "
+        f"already there: {len(report.skipped)}; the store is {out}"
+    )
+    if report.replaced:
+        print(f"extracted again, because the file had changed: {', '.join(report.replaced)}")
+
+
+def _show_failed(failed: Mapping[str, str], videos: int) -> int:
+    """List the videos that failed, and return the exit code."""
+    if not failed:
+        return 0
+    print(f"nastc extract: cannot use {len(failed)} of {videos} videos:", file=sys.stderr)
+    for reason in failed.values():
+        print(f"  {reason}", file=sys.stderr)
+    return EXIT_SOME_FAILED
+
+
+def _windows(text: str) -> Literal["all"] | int:
+    """Read "all" or a number from 1 up."""
+    if text == "all":
+        return "all"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be all, or a whole number from 1 up: given {text!r}")
+    return int(text)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
