@@ -14,7 +14,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
-from nni_nastc.bundle import load_bundle
+from nni_nastc.bundle import MODEL_FILE, load_bundle
 from nni_nastc.config import DataConfig, EvaluateConfig, SearchConfig, TrainConfig, TrainOptimizerConfig
 from nni_nastc.data.annotations import Annotations, load_annotations
 from nni_nastc.data.synthetic import make_moving_shapes
@@ -27,7 +27,7 @@ from nni_nastc.files import write_json
 from nni_nastc.plots import draw_timeline
 from nni_nastc.predict import predict_video
 from nni_nastc.search.runner import run_search
-from nni_nastc.training import MODEL_FILE, train
+from nni_nastc.training import train
 
 SHORT_SIDE, CROP = 128, 112
 """Half of I3D's usual input: a quarter of the time, and shapes of this size are still well seen."""

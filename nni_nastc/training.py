@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from nni_nastc.bundle import Bundle, save_bundle
+from nni_nastc.bundle import MODEL_FILE, Bundle, save_bundle
 from nni_nastc.config import TrainConfig, TrainOptimizerConfig
 from nni_nastc.data.annotations import VideoRecord
 from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
@@ -27,7 +27,6 @@ from nni_nastc.models import NetworkSpec, build_model, check_model_timesteps, fi
 from nni_nastc.plots import draw_history
 from nni_nastc.runs import environment, open_run
 
-MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.json"
 
 

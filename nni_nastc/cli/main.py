@@ -18,6 +18,8 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = (demo, data, extract, search, train, evaluate, predict, export, weights)
 
+_RESUMED = ("demo", "extract", "search", "train")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
@@ -68,5 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"nastc {arguments.command}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print(f"\nnastc {arguments.command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        resumes = "; the same command goes on where it stopped" if arguments.command in _RESUMED else ""
+        print(f"\nnastc {arguments.command}: interrupted{resumes}", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -184,6 +184,6 @@ def _write_result(folder: Path, genotype: Genotype) -> None:
     """Draw the pictures, then write the genotype, which marks the run as finished."""
     history = read_json(folder / HISTORY_FILE)
     draw_cell(genotype, folder / "cell.png")
-    draw_alphas(history, folder / "alphas.png")
+    draw_alphas(history, folder / "alphas.png", genotype=genotype)
     draw_history(history, folder / "history.png")
     genotype.to_json(folder / GENOTYPE_FILE)
