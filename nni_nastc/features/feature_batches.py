@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from nni_nastc.features.i3d import I3D
 from nni_nastc.features.manifest import StoreSettings
 from nni_nastc.features.prefetch import Prefetch
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH, num_windows, uniform_windows
-from nni_nastc.features.video import Superframe, VideoInfo, read_superframes
+from nni_nastc.features.video import VideoInfo, read_superframes
 
 
 @dataclass(frozen=True)
@@ -103,31 +104,29 @@ class FeatureExtractor:
         """
         windows = self.windows(info)
         read = 0
-        with Prefetch(self._superframe_batches(path, windows)) as decoded:
-            for superframes in decoded:
-                read += len(superframes)
-                yield FeatureBatch(
-                    features=self._features(np.stack([s.frames for s in superframes]), self.settings.pool),
-                    times=np.array([(s.start_s, s.end_s) for s in superframes]),
-                    frames_read=(superframes[-1].index + 1) * SUPERFRAME_LENGTH,
-                )
+        with Prefetch(self._decoded(path, windows)) as decoded:
+            for frames, times, frames_read in decoded:
+                read += len(frames)
+                yield FeatureBatch(self._features(frames, self.settings.pool), times, frames_read)
         if read != len(windows):
             raise VideoError(
                 f"{path} has {info.num_frames} frames by its packets, so {len(windows)} superframes, but {read} "
                 "superframes by its pictures; encode it anew"
             )
 
-    def _superframe_batches(self, path: Path, windows: NDArray[np.int64]) -> Generator[list[Superframe], None, None]:
+    def _decoded(
+        self, path: Path, windows: NDArray[np.int64]
+    ) -> Generator[tuple[NDArray[np.uint8], NDArray[np.float64], int], None, None]:
+        """Yield batches: (n, 8, crop, crop, 3) frames, (n, 2) times, and how many frames of the video were read."""
         sizes = self.settings
         wanted = None if sizes.windows == "all" else windows
-        batch: list[Superframe] = []
-        for superframe in read_superframes(path, short_side=sizes.short_side, crop=sizes.crop, windows=wanted):
-            batch.append(superframe)
-            if len(batch) == self.batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        superframes = read_superframes(path, short_side=sizes.short_side, crop=sizes.crop, windows=wanted)
+        while batch := list(islice(superframes, self.batch_size)):
+            yield (
+                np.stack([superframe.frames for superframe in batch]),
+                np.array([(superframe.start_s, superframe.end_s) for superframe in batch]),
+                (batch[-1].index + 1) * SUPERFRAME_LENGTH,
+            )
 
     def _find_shape(self) -> tuple[int, int, int]:
         side, pool = self.settings.crop, self.settings.pool
