@@ -345,7 +345,8 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     check_exists(path)
     try:
         check_whole(path)
-        with av.open(f"file:{path.absolute()}", options=_STRICT | _LOCAL, metadata_errors="replace") as container:
+        options = _STRICT | _LOCAL
+        with av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace") as container:
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream) or stream.codec_context is None:
                 raise VideoError(f"{path} is not a video: it holds no picture that can be decoded; give another file")
