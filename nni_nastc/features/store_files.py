@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -197,7 +198,7 @@ def remove_abandoned(paths: Sequence[Path]) -> None:
 
 def _header(times: NDArray[np.float64], shape: tuple[int, ...], metadata: Mapping[str, str]) -> bytes:
     """Return the JSON header, padded so that what follows is aligned."""
-    end = times.nbytes + 2 * int(np.prod(shape))
+    end = times.nbytes + 2 * math.prod(shape)
     header = {
         "__metadata__": dict(metadata),
         "times": {"dtype": "F64", "shape": times.shape, "data_offsets": [0, times.nbytes]},
@@ -211,7 +212,7 @@ def _place(tensor: Mapping[str, Any], dtype: str, item_bytes: int, available: in
     """Return where a tensor starts and its shape, if the header makes sense and the file reaches to its end."""
     start, end = tensor["data_offsets"]
     shape = tuple(tensor["shape"])
-    if tensor["dtype"] != dtype or end - start != item_bytes * int(np.prod(shape)):
+    if tensor["dtype"] != dtype or end - start != item_bytes * math.prod(shape):
         raise ValueError(f"{tensor['dtype']} of shape {shape} in {end - start} bytes")
     if not 0 <= start <= end <= available:
         raise ValueError("it is cut off")
