@@ -180,10 +180,9 @@ def _predict(out: Path, backbone: I3D, annotations: Annotations) -> dict[str, An
     video = out / "videos" / f"{record.id}.mp4"
     prediction = predict_video(video, bundle, module, backbone, timeline=True)
     assert prediction.evidence is not None
-    draw_timeline(
-        prediction.class_names, prediction.evidence.values, prediction.evidence.times, out / "timeline.png", video.name
-    )
-    best = prediction.top(1)[0]
+    evidence, order = prediction.evidence, prediction.top(len(prediction.class_names))
+    draw_timeline(prediction.captions(order), evidence.values[order], evidence.times, out / "timeline.png", video.name)
+    best = order[0]
     return {
         "video": video.name,
         "activity": record.labels[0],

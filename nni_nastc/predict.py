@@ -22,6 +22,9 @@ from nni_nastc.features.superframes import random_windows, uniform_windows
 SEED = 0
 """Of the random draws, so that a prediction is the same every time."""
 
+NAME_LENGTH = 80
+"""Of a class in a caption at most, so that its probability is still in the picture."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -48,8 +51,17 @@ class Prediction:
         """Return the numbers of the most probable classes, best first."""
         return [int(number) for number in np.argsort(-self.scores, kind="stable")[:count]]
 
+    def captions(self, numbers: list[int]) -> list[str]:
+        """Return names and probabilities of classes, such as "make tea (92.1 %)", for pictures; long names are cut."""
+        names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 3]}..." for name in self.class_names]
+        return [f"{names[n]} ({_percent(self.scores[n])})" for n in numbers]
+
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """Return JSON values: the scores, best first, and the evidence of the same classes.
+
+        ``duration_s``; ``classes``, each with ``name`` and ``score``, its probability; with evidence also ``timeline``:
+        ``times_s``, start and end of the S stretches, and ``evidence``, by class name the S natural log-odds that each
+        stretch adds to the class (see :mod:`nni_nastc.evaluation.occlusion`).
 
         Parameters
         ----------
@@ -206,6 +218,13 @@ def check_backbone(bundle: Bundle, backbone: I3D) -> None:
             f"the checkpoint was trained on features of the I3D weights {wanted.weights!r} ({wanted.weights_digest}), "
             f"got {backbone.weights_name!r} ({backbone.weights_digest}); give --weights those of the training"
         )
+
+
+def _percent(probability: float) -> str:
+    """Write a probability so that only a certain one reads as 0 or 100 %."""
+    if 0 < probability < 0.0005:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.9995 <= probability < 1 else f"{100 * probability:.1f} %"
 
 
 def _mean_scores(

@@ -157,11 +157,17 @@ def test_timeline_shows_each_class_and_each_stretch_at_its_time():
     assert {"make $tea$", "fry", "a_$b.mp4"} <= set(shown)
     assert "1:00" in shown
     assert "2:00" in shown
+    assert any("log-odds that this stretch adds" in text for text in shown), shown
     bars = figure.axes[0].patches
     assert [bar.get_height() for bar in bars] == pytest.approx([0.4, -0.1, 0.0])
     assert [bar.get_x() for bar in bars] == [0, 40, 80]
     assert [bar.get_width() for bar in bars] == [40, 40, 45]
     assert bars[0].get_facecolor() != bars[1].get_facecolor(), "for and against look the same"
+
+
+def test_timeline_of_next_to_nothing_looks_like_it():
+    figure = timeline_figure(["a"], np.array([[1e-6, -1e-6]]), np.array([[0, 1], [1, 2]]))
+    assert figure.axes[0].get_ylim()[1] > 0.05, "noise fills the picture"
 
 
 def test_timeline_refuses_shapes_that_do_not_fit():

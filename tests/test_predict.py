@@ -15,7 +15,7 @@ from nni_nastc.errors import CheckpointError, DataError, ModelError, WeightsErro
 from nni_nastc.features.store import StoreSettings
 from nni_nastc.features.superframes import random_windows, uniform_windows
 from nni_nastc.models import NetworkSpec
-from nni_nastc.predict import predict_features, predict_video
+from nni_nastc.predict import Prediction, predict_features, predict_video
 
 BUNDLE = Bundle(
     spec=NetworkSpec("pool", num_classes=3, in_channels=3),
@@ -93,9 +93,22 @@ def test_json_holds_the_classes_best_first_with_their_evidence(video):
     np.testing.assert_array_equal(value["timeline"]["evidence"]["green"], prediction.evidence.values[1])
     short = prediction.to_dict(top=1)
     assert [entry["name"] for entry in short["classes"]] == list(short["timeline"]["evidence"])
-    # Only the two ends of the video matter to this network.
-    assert np.abs(prediction.evidence.values[:, 1:-1]).max() < 1e-6
-    assert np.abs(prediction.evidence.values[:, [0, -1]]).max() > 0.01
+    # Only the two ends of the video matter to this network; a logit is the log-odds of one of many labels.
+    features = video[0].astype(float)
+    channels, mean = features.mean((2, 3)), features.mean((0, 2, 3))
+    ends = uniform_windows(40, 8)[[0, -1]]
+    expected = np.zeros((3, 8))
+    expected[:, 0] = mean - channels[ends[0]]
+    expected[:, -1] = channels[ends[1]] - mean
+    np.testing.assert_allclose(prediction.evidence.values, expected, atol=1e-5)
+
+
+def test_captions_tell_nearly_certain_from_certain():
+    names = ("a", "b", "c", "d", "e", "f" * 200)
+    prediction = Prediction(names, np.array([1, 1 - 1e-9, 0.9994, 0.0004, 0.0, 0.5]), 8.0)
+    assert prediction.captions([0, 1, 2]) == ["a (100.0 %)", "b (> 99.9 %)", "c (99.9 %)"]
+    assert prediction.captions([4, 3]) == ["e (0.0 %)", "d (< 0.1 %)"]
+    assert prediction.captions([5]) == ["f" * 77 + "... (50.0 %)"]
 
 
 def test_features_of_another_shape_nan_and_no_draws_are_refused(video):

@@ -14,10 +14,13 @@ from nni_nastc.errors import DataError, NastcError, RunFolderError, VideoError, 
 
 if TYPE_CHECKING:
     from nni_nastc.bundle import Bundle
+    from nni_nastc.evaluation.occlusion import Evidence
     from nni_nastc.features.i3d import I3D
     from nni_nastc.predict import Prediction
 
 TOP = 5
+ROUNDING = 0.001
+"""Log-odds that are as good as none: a network's arithmetic is in single precision."""
 EXIT_SOME_FAILED = 2
 
 
@@ -37,7 +40,8 @@ def add_parser(subparsers: Any) -> None:
         nargs="?",
         const=True,
         metavar="PNG",
-        help="also find when the video speaks for each class: draws VIDEO.timeline.png (or PNG, for one video)",
+        help="also find when the video speaks for each class, in log-odds that a stretch adds: "
+        "draws VIDEO.timeline.png (or PNG, for one video)",
     )
     parser.add_argument("--out", metavar="FOLDER", help="write VIDEO.prediction.json, and the timeline, to this folder")
     parser.add_argument("--draws", type=_count, help="random draws to average; the checkpoint's (10) by default")
@@ -157,8 +161,8 @@ def _write(
     if prediction.evidence is None:
         return [text]
     top = prediction.top(arguments.top or TOP)
-    names = [f"{prediction.class_names[n]}  {100 * prediction.scores[n]:.1f} %" for n in top]
-    draw_timeline(names, prediction.evidence.values[top], prediction.evidence.times, picture, video.name)
+    evidence = prediction.evidence
+    draw_timeline(prediction.captions(top), evidence.values[top], evidence.times, picture, video.name)
     return [text, picture]
 
 
@@ -177,14 +181,20 @@ def _show(video: Path, prediction: Prediction, top: int, written: list[Path]) ->
     for number in prediction.top(top):
         row: list[Text | str] = [Text(prediction.class_names[number]), f"{prediction.scores[number]:.3f}"]
         if prediction.evidence is not None:
-            start, end = prediction.evidence.times[prediction.evidence.values[number].argmax()]
-            row.append(f"{start:.1f} - {end:.1f} s")
+            row.append(_strongest(prediction.evidence, number))
         table.add_row(*row)
     console = Console(highlight=False)
     console.print(Text(f"{video}  ({prediction.duration_s:.1f} s)"), soft_wrap=True)
     console.print(table)
     for path in written:
         console.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+def _strongest(evidence: Evidence, number: int) -> str:
+    """Write when the video speaks most for a class, or that it never does."""
+    values = evidence.values[number]
+    start, end = evidence.times[values.argmax()]
+    return f"{start:.1f} - {end:.1f} s" if values.max() > ROUNDING else "never"
 
 
 def _report_failed(failed: list[dict[str, str]], total: int) -> int:

@@ -1,9 +1,14 @@
 """When does a video speak for a class? The evidence over time, by occlusion.
 
-A stretch of the video is hidden, and the drop of a class' probability is the evidence of that stretch for the class
-(Zeiler and Fergus, ECCV 2014, did so with patches of images). To hide is to put the mean feature of the whole video in
-the place of the stretch (our choice: it says nothing about time, and it is a feature of this very video; zeros would be
-a scene that the network never saw).
+A stretch of the video is hidden, and what a class loses is the evidence of that stretch for the class (Zeiler and
+Fergus, ECCV 2014, did so with patches of images, and took the drop of the probability).
+
+The loss is measured in log-odds, log p - log(1 - p) (our choice). A network that is sure of a class stays sure without
+any one stretch: the probability hardly moves and hides what each stretch adds, the log-odds show it. A drop of
+log 2 = 0.7 means that the odds p : (1 - p) are twice as high with the stretch, whatever they are.
+
+To hide is to put the mean feature of the whole video in the place of the stretch (our choice: it says nothing about
+time, and it is a feature of this very video; zeros would be a scene that the network never saw).
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nni_nastc.evaluation.scoring import probabilities
+from nni_nastc.evaluation.scoring import log_odds
 from nni_nastc.features.superframes import uniform_windows
 
 STRETCHES = 16
@@ -29,7 +34,7 @@ class Evidence:
     Parameters
     ----------
     values : ndarray, (K, S)
-        The drop of the class' probability without the stretch: above 0 it speaks for the class, below 0 against it.
+        Natural log-odds that the class loses without the stretch: above 0 it speaks for the class, below 0 against it.
     times : ndarray, (S, 2)
         Start and end of the stretches in seconds.
     """
@@ -72,7 +77,8 @@ def occlusion_evidence(
     Returns
     -------
     Evidence
-        S stretches; 16 for T = 32, 64 or 128 and a video of at least T windows.
+        S stretches; 16 for T = 16, 32, 64 or 128 and a video of at least T windows. All 0 for a single label of one
+        class: it is certain, whatever is hidden.
     """
     drawn = uniform_windows(len(features), timesteps)
     stretch_of_window = stretches(len(features), timesteps)
@@ -80,12 +86,11 @@ def occlusion_evidence(
     mean = torch.from_numpy(features.mean(axis=0, dtype=np.float64)).float()  # (C, H, W)
     hidden = torch.from_numpy(stretch_of_window[drawn] == np.arange(stretch_of_window[-1] + 1)[:, None])  # (S, T)
     masks = torch.cat([torch.zeros_like(hidden[:1]), hidden])  # the video as it is comes first
-    rows = [
-        probabilities(task, network(batch.to(device)).float()).double().cpu()
-        for batch in _hide(video, mean, masks, batch_size)
-    ]
-    scores = torch.cat(rows).numpy()
-    return Evidence(values=(scores[0] - scores[1:]).T, times=_spans(stretch_of_window, times))
+    rows = [log_odds(task, network(batch.to(device))) for batch in _hide(video, mean, masks, batch_size)]
+    seen, without = torch.cat(rows).split([1, len(hidden)])
+    certain = task == "single-label" and seen.shape[1] == 1
+    values = torch.zeros_like(without) if certain else seen - without
+    return Evidence(values=values.T.numpy(), times=_spans(stretch_of_window, times))
 
 
 def stretches(num_windows: int, timesteps: int) -> np.ndarray:

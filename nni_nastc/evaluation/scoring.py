@@ -30,6 +30,29 @@ def probabilities(task: str, logits: Tensor) -> Tensor:
     return logits.softmax(-1) if task == "single-label" else logits.sigmoid()
 
 
+def log_odds(task: str, logits: Tensor) -> Tensor:
+    """Return log p - log(1 - p) of the :func:`probabilities` p, exact however near p is to 0 or 1.
+
+    Parameters
+    ----------
+    task : str
+        "single-label": a class' logit minus the log-sum-exp of all others; "multi-label": the logit itself.
+    logits : Tensor, (B, K)
+        Of the network, of any precision.
+
+    Returns
+    -------
+    Tensor, (B, K)
+        In double precision, on the CPU. A single label of one class is certain: its log-odds are infinite.
+    """
+    logits = logits.cpu().double()
+    if task != "single-label":
+        return logits
+    itself = torch.eye(logits.shape[-1], dtype=torch.bool)
+    others = logits[:, None, :].masked_fill(itself, -torch.inf)  # (B, K, K)
+    return logits - others.logsumexp(-1)
+
+
 @dataclass(frozen=True)
 class VideoScores:
     """What a network says of a set of videos.

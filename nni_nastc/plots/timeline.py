@@ -13,6 +13,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from nni_nastc.errors import NastcError
 from nni_nastc.plots.style import BLUE, INK, MUTED, VERMILION, plain_axes, save
 
+LEGEND = (
+    "time in the video; height of a bar: the log-odds that this stretch adds to the class, or below 0 takes away\n"
+    "(0.7 more doubles the odds of the class, 0.7 less halves them)"
+)
+SMALLEST_SCALE = 0.1
+"""Bars are not stretched to the full height where all are less: the odds change by a tenth at most."""
+
 
 def draw_timeline(
     class_names: Sequence[str], evidence: np.ndarray, times: np.ndarray, path: Path | str, title: str = ""
@@ -24,7 +31,7 @@ def draw_timeline(
     class_names : sequence of K' str
         The rows, top to bottom.
     evidence : ndarray, (K', S)
-        How much a stretch of the video raises (above 0) or lowers (below 0) the probability of a class.
+        The natural log-odds of a class that a stretch of the video adds (above 0) or takes away (below 0).
     times : ndarray, (S, 2)
         Start and end of the stretches in seconds.
     path : Path or str
@@ -48,16 +55,15 @@ def timeline_figure(class_names: Sequence[str], evidence: np.ndarray, times: np.
             f"evidence is (classes, stretches) and times (stretches, 2): got {evidence.shape} and {times.shape} "
             f"for {len(class_names)} classes; give at least one of each"
         )
-    figure = Figure(figsize=(9, 0.75 * len(class_names) + 0.9), layout="constrained")
+    figure = Figure(figsize=(9, 0.85 * len(class_names) + 1.0), layout="constrained")
     rows = figure.subplots(len(class_names), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, name, values in zip(rows, class_names, evidence, strict=True):
         _row(axes, name, values, times)
-    rows[0].set_ylim(1.1 * min(evidence.min(), 0), 1.1 * max(evidence.max(), 0.01))
+    rows[0].set_ylim(1.1 * min(evidence.min(), 0), 1.1 * max(evidence.max(), SMALLEST_SCALE))
     rows[0].set_xlim(times[0, 0], times[-1, 1])
     rows[-1].xaxis.set_major_formatter(FuncFormatter(_clock))
     rows[-1].xaxis.set_major_locator(MultipleLocator(_tick_step(times[-1, 1] - times[0, 0])))
-    legend = "time in the video; height of a bar: the probability of the class that this stretch adds"
-    figure.supxlabel(legend, fontsize=9, color=MUTED)
+    figure.supxlabel(LEGEND, fontsize=9, color=MUTED)
     figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
     return figure
 

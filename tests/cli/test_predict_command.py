@@ -107,6 +107,13 @@ def test_timeline_draws_a_picture_and_writes_the_numbers(folder, capsys):
     assert imread(folder / "a.timeline.png").shape[1] > 1000
 
 
+def test_a_video_of_one_superframe_never_speaks(folder, capsys, monkeypatch):
+    one = np.ones((1, 8, 3, 3), np.float16), np.array([[0, 0.32]])
+    monkeypatch.setattr("nni_nastc.predict.extract_video", lambda *_, **__: one)
+    assert main(["predict", "a.mp4", "--model", "run", "--timeline"]) == 0
+    assert capsys.readouterr().out.count("never") == len(CLASSES)
+
+
 def test_timeline_to_a_file_of_ones_choice(folder):
     assert main(["predict", "a.mp4", "--model", "run", "--timeline", "pictures/when.svg"]) == 0
     assert names(folder / "pictures") == ["when.json", "when.svg"]
