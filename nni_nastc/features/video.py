@@ -29,8 +29,9 @@ from nni_nastc.features.video_files import VIDEO_SUFFIXES, check_exists, find_vi
 
 __all__ = ["VIDEO_SUFFIXES", "Superframe", "VideoInfo", "find_videos", "probe", "read_superframes"]
 
-# Fail at errors that decoders conceal by default. Stricter flags refuse sound files of old encoders.
-_STRICT = {"err_detect": "explode+crccheck+bitstream+buffer"}
+# Fail at errors that decoders conceal by default. Stricter flags find hardly more, and refuse sound files of encoders
+# that break small rules.
+_STRICT = {"err_detect": "explode+crccheck"}
 # Playlists may not reach beyond this machine.
 _LOCAL = {"protocol_whitelist": "file"}
 # Text files have decoders too.
