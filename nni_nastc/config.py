@@ -17,6 +17,10 @@ DatasetName = Literal["json", "charades", "multithumos", "breakfast"]
 """What :data:`nni_nastc.data.annotations.LOADERS` reads."""
 
 
+Cache = Literal["none", "memory", "device"]
+"""Where features stay once they are read: in no process, in the host's memory, in that of the network's device."""
+
+
 class Section(BaseModel):
     """Base of all sections: frozen, and no key that is not declared."""
 
@@ -34,7 +38,8 @@ class DataConfig(Section):
     )
     timesteps: int = Field(32, ge=1, description="T: superframes drawn from a video")
     batch_size: int = Field(8, ge=2, description="videos a batch; batch norm needs two")
-    workers: int = Field(0, ge=0, description="processes that read the store; 0 reads in the main process")
+    workers: int = Field(0, ge=0, description="threads that read the store ahead; 0 reads when a batch is needed")
+    cache: Cache = Field("none", description="whose memory keeps all features, if they fit: the host's, the GPU's")
 
 
 class TrainerConfig(Section):
@@ -128,6 +133,7 @@ class EvaluateConfig(Section):
     draws: int = Field(10, ge=1, description="random draws a video whose scores are averaged")
     batch_size: int = Field(8, ge=1)
     workers: int = Field(0, ge=0)
+    cache: Cache = "none"
     seed: int = Field(0, ge=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from nni_nastc.errors import ModelError
@@ -23,3 +25,13 @@ def choose_device(name: str) -> torch.device:
             f"no such GPU: {name}; this machine has {torch.cuda.device_count()}; use --device cpu or another number"
         )
     return device
+
+
+def local_device(accelerator: str) -> torch.device:
+    """Return the device that Lightning will give this process: one of the node's GPUs, unless ``cpu`` is asked for.
+
+    The number of the process on its node comes from the environment, as torchrun, Lightning and SLURM set it.
+    """
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))

@@ -39,6 +39,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     NastcError
         If the checkpoint, the store and the annotations do not fit together.
     """
+    device = choose_device(config.device)
     bundle, model = load_bundle(config.checkpoint)
     videos = VideoSet.open(
         config.store,
@@ -47,6 +48,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         target=config.target,
         timesteps=bundle.timesteps,
         seed=config.seed,
+        cache=config.cache,
+        device=device,
     )
     require_classes(bundle, videos.annotations.classes)
     if differing := bundle.backbone.differences(videos.store.settings):
@@ -58,7 +61,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     loader = make_loader(
         dataset, batch_size=config.batch_size, shuffle=False, workers=config.workers, seed=config.seed
     )
-    device = choose_device(config.device)
     result = score_videos(model.to(device), loader, videos.task, device)
     metrics = {
         METRIC_NAMES[videos.task]: result.metric,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nni_nastc.bundle import Bundle
+from nni_nastc.data.reading import network_input
 from nni_nastc.devices import choose_device
 from nni_nastc.errors import CheckpointError, DataError, WeightsError
 from nni_nastc.evaluation.occlusion import Evidence, occlusion_evidence
@@ -239,7 +240,7 @@ def _mean_scores(
     )
     rows = []
     for start in range(0, draws, batch_size):
-        batch = torch.from_numpy(features[np.stack(windows[start : start + batch_size])]).to(device).float()
-        logits = module(batch.transpose(1, 2).contiguous()).float()
+        batch = torch.from_numpy(features[np.stack(windows[start : start + batch_size])])  # (B, T, C, H, W)
+        logits = module(network_input(batch.transpose(1, 2), device)).float()
         rows.append(probabilities(bundle.task, logits).double().cpu().numpy())
     return np.concatenate(rows).mean(axis=0)

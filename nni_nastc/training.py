@@ -19,6 +19,7 @@ from nni_nastc.data.annotations import VideoRecord
 from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
 from nni_nastc.data.dataset import make_loader
 from nni_nastc.data.splits import hold_out
+from nni_nastc.devices import local_device
 from nni_nastc.evaluation.history import HISTORY_FILE, EpochHistory, EpochSeed, SaveState, resume_arguments
 from nni_nastc.evaluation.module import RecognitionModule
 from nni_nastc.evaluation.scoring import METRIC_NAMES
@@ -62,6 +63,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         target=config.data.target,
         timesteps=config.data.timesteps,
         seed=config.seed,
+        cache=config.data.cache,
+        device=local_device(config.trainer.accelerator),
     )
     spec = NetworkSpec(
         network=find_network(config.genotype),

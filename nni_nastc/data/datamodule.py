@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from nni_nastc.data.annotations import Annotations, VideoRecord, load_annotations
 from nni_nastc.data.dataset import FeatureDataset, make_loader
+from nni_nastc.data.reading import FeatureSource, KeptFeatures
 from nni_nastc.errors import DataError
 from nni_nastc.features.store import FeatureStore
 
@@ -30,12 +32,15 @@ class VideoSet:
         T, the superframes that are drawn from a video.
     seed : int
         Seeds the draws.
+    source : FeatureSource, optional
+        Where the datasets' features come from: the store's files by default.
     """
 
     store: FeatureStore
     annotations: Annotations
     timesteps: int
     seed: int
+    source: FeatureSource | None = None
 
     @classmethod
     def open(
@@ -47,15 +52,34 @@ class VideoSet:
         target: str | None = None,
         timesteps: int,
         seed: int = 0,
+        cache: Literal["none", "memory", "device"] = "none",
+        device: torch.device = torch.device("cpu"),  # noqa: B008 (it is immutable)
     ) -> VideoSet:
-        """Open both; see :func:`nni_nastc.data.annotations.load_annotations`.
+        """Open both.
+
+        Parameters
+        ----------
+        store, annotations : Path
+            Where they are.
+        dataset, target
+            See :func:`nni_nastc.data.annotations.load_annotations`.
+        timesteps, seed : int
+            As of the class.
+        cache : str
+            "none": features are read when they are drawn; "memory" or "device": all features of a dataset's videos are
+            read once, and stay in the memory of the host or of the device.
+        device : torch.device
+            Where the network will be.
 
         Raises
         ------
         FeatureStoreError, AnnotationError
             If one of them is missing or broken.
         """
-        return cls(FeatureStore.open(store), load_annotations(annotations, target, dataset=dataset), timesteps, seed)
+        opened = FeatureStore.open(store)
+        places = {"memory": torch.device("cpu"), "device": device}
+        source = KeptFeatures(opened, places[cache]) if cache in places else None
+        return cls(opened, load_annotations(annotations, target, dataset=dataset), timesteps, seed, source)
 
     def records(self, subset: Literal["train", "test"], *, unlabelled: bool = False) -> list[VideoRecord]:
         """Return the records of a part; see :meth:`nni_nastc.data.records.Annotations.of`.
@@ -83,6 +107,7 @@ class VideoSet:
             sampling=sampling,
             draws=draws,
             seed=self.seed,
+            source=self.source,
         )
 
     @property
@@ -108,7 +133,7 @@ class FeatureDataModule(pl.LightningDataModule):
     batch_size : int
         Videos a batch.
     workers : int
-        Processes that read; 0 reads in the main process.
+        Threads that read ahead; 0 reads when a batch is needed.
     seed : int
         Seeds the order.
     """

@@ -17,6 +17,8 @@ import torch.distributed
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from nni_nastc.data.loader import BatchLoader
+from nni_nastc.data.reading import FeatureSource, StoredFeatures
 from nni_nastc.data.records import Task, VideoRecord
 from nni_nastc.errors import DataError
 from nni_nastc.features.superframes import random_windows, uniform_windows
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 class Example(TypedDict):
     """What a dataset gives; a batch has the same keys, with a batch axis B in front."""
 
-    features: Tensor  # (C, T, H, W) float32
+    features: Tensor  # (C, T, H, W) float16, in memory (T, C, H, W) as stored; see data.reading.network_input
     target: Tensor  # single-label: () int64, the class number; multi-label: (K,) float32, 0 or 1
     index: Tensor  # () int64, the number of the video in the dataset's records
 
@@ -55,6 +57,8 @@ class FeatureDataset(Dataset[Example]):
         How often a video is there. Testing averages the scores of 10 random draws.
     seed : int
         Seeds the random draws.
+    source : FeatureSource, optional
+        Where the features come from: the store's files by default.
 
     Raises
     ------
@@ -75,12 +79,14 @@ class FeatureDataset(Dataset[Example]):
         sampling: Literal["random", "uniform"] = "random",
         draws: int = 1,
         seed: int = 0,
+        source: FeatureSource | None = None,
     ) -> None:
         if not records:
             raise DataError("a dataset needs at least one video, got none; check the subsets of the annotations")
         _check_sampling(sampling, draws)
         _check_in_store(store, records)
         self.store = store
+        self.source = StoredFeatures(store) if source is None else source
         self.ids = [record.id for record in records]
         self.windows = [store.videos[name].windows for name in self.ids]
         self.targets = _targets(records, classes, task)
@@ -88,6 +94,7 @@ class FeatureDataset(Dataset[Example]):
         self.sampling = sampling
         self.draws = draws
         self.seed = seed
+        self.source.prepare(self.ids)
 
     def __len__(self) -> int:
         """Return the number of examples: videos times draws."""
@@ -102,21 +109,34 @@ class FeatureDataset(Dataset[Example]):
             Number of the example, and the epoch (0 if it is left out). Example ``i`` is draw ``i % draws`` of video
             ``i // draws``.
         """
+        batch = self.batch([key])
+        return Example(features=batch["features"][0], target=batch["target"][0], index=batch["index"][0])
+
+    def batch(self, keys: Sequence[int | tuple[int, int]], *, pin_memory: bool = False) -> Example:
+        """Return examples as a batch.
+
+        Parameters
+        ----------
+        keys : sequence of int or tuple of (int, int)
+            As of a single example.
+        pin_memory : bool
+            Read the features into memory from which a GPU copies by itself.
+        """
+        drawn = [self._drawn(key) for key in keys]
+        index = torch.tensor([number for number, _ in drawn])
+        features = self.source.batch([(self.ids[number], windows) for number, windows in drawn], pin_memory=pin_memory)
+        return Example(features=features.transpose(1, 2), target=self.targets[index], index=index)
+
+    def _drawn(self, key: int | tuple[int, int]) -> tuple[int, np.ndarray]:
+        """Return the number of an example's video, and those of its windows (T,)."""
         position, epoch = key if isinstance(key, tuple) else (key, 0)
         if not 0 <= position < len(self):
             raise IndexError(f"the dataset has examples 0 to {len(self) - 1}, got {position}")
         index, draw = divmod(position, self.draws)
-        stored = self.store.read(self.ids[index], self._drawn(index, draw, epoch))
-        # (T, C, H, W) as stored -> (C, T, H, W)
-        features = torch.from_numpy(stored).transpose(0, 1).contiguous().float()
-        return Example(features=features, target=self.targets[index], index=torch.tensor(index))
-
-    def _drawn(self, index: int, draw: int, epoch: int) -> np.ndarray:
-        """Return the numbers of the drawn windows (T,)."""
         if self.sampling == "uniform":
-            return uniform_windows(self.windows[index], self.timesteps)
+            return index, uniform_windows(self.windows[index], self.timesteps)
         rng = np.random.default_rng([self.seed, epoch, index, draw])
-        return random_windows(self.windows[index], self.timesteps, rng)
+        return index, random_windows(self.windows[index], self.timesteps, rng)
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -174,7 +194,7 @@ class EpochSampler(DistributedSampler[Any]):
 def make_loader(
     dataset: FeatureDataset, *, batch_size: int, shuffle: bool, workers: int, drop_last: bool = False, seed: int = 0
 ) -> DataLoader[Example]:
-    """Return batches of a dataset: the same ones however many workers read them.
+    """Return batches of a dataset: the same ones however many threads read them.
 
     Parameters
     ----------
@@ -185,7 +205,7 @@ def make_loader(
     shuffle : bool
         True for training, False for evaluation; see :class:`EpochSampler`.
     workers : int
-        Processes that read; 0 reads in this process. They live as long as the loader.
+        Threads that read ahead; 0 reads when a batch is asked for.
     drop_last : bool
         Leave out a last batch that is not full.
     seed : int
@@ -194,7 +214,7 @@ def make_loader(
     Returns
     -------
     DataLoader
-        Gives :class:`Example` with a batch axis, in pinned memory if there is a GPU.
+        Gives :class:`Example` with a batch axis, the features in pinned memory if there is a GPU.
 
     Raises
     ------
@@ -207,17 +227,7 @@ def make_loader(
             f"batch_size must be at most the number of training videos where unfull batches are dropped, "
             f"got {batch_size} for {len(sampler)}; choose a smaller one"
         )
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        drop_last=drop_last,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        # Of its own, so that reading takes nothing from the global random numbers.
-        generator=torch.Generator().manual_seed(seed),
-    )
+    return BatchLoader(dataset, batch_size=batch_size, sampler=sampler, drop_last=drop_last, threads=workers)
 
 
 def _check_sampling(sampling: str, draws: int) -> None:

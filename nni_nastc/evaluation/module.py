@@ -10,6 +10,7 @@ from nni.nas.evaluator.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nni_nastc.data.reading import network_input
 from nni_nastc.evaluation.scoring import loss_of
 
 OptimizerFactory = Callable[[Any], tuple[Optimizer, torch.optim.lr_scheduler.LRScheduler | None]]
@@ -40,7 +41,7 @@ class RecognitionModule(LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        loss = loss_of(self.task, self(batch["features"]), batch["target"])
+        loss = loss_of(self.task, self(network_input(batch["features"])), batch["target"])
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["index"]))
         return loss
 

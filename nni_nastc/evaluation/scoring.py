@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nni_nastc.data.reading import network_input
 from nni_nastc.evaluation.metrics import accuracy, mean_average_precision
 from nni_nastc.evaluation.predictions import average_draws
 
@@ -108,7 +109,7 @@ def score_videos(
     indices, rows, labels, losses = [], [], [], []
     with torch.no_grad():
         for batch in loader:
-            logits = network(batch["features"].to(device, non_blocking=True)).float()
+            logits = network(network_input(batch["features"], device)).float()
             target = batch["target"].to(device)
             losses.append(loss_of(task, logits, target).item() * len(logits))
             rows.append(probabilities(task, logits).double().cpu().numpy())

@@ -252,7 +252,9 @@ class FeatureStore:
         self._unsaved = {}
         self._saved_at = time.monotonic()
 
-    def read(self, stem: str, indices: NDArray[np.integer] | Sequence[int]) -> NDArray[np.float16]:
+    def read(
+        self, stem: str, indices: NDArray[np.integer] | Sequence[int], out: NDArray[np.float16] | None = None
+    ) -> NDArray[np.float16]:
         """Read some windows of a video, and no others.
 
         Parameters
@@ -261,11 +263,13 @@ class FeatureStore:
             The video's name.
         indices : int array of shape (T,)
             Numbers of windows, in any order, repeated or not.
+        out : array of shape (T, C, H, W), optional
+            Where to read to: float16 without gaps. A new array by default.
 
         Returns
         -------
         array of shape (T, C, H, W)
-            As stored.
+            As stored; ``out`` if it was given.
 
         Raises
         ------
@@ -280,9 +284,17 @@ class FeatureStore:
                     f"{stem} has windows 0 to {count - 1} in the store {self.path}: "
                     f"given {indices.min()} to {indices.max()}; extract the video again or draw other windows"
                 )
-            features = file.read(indices)
-        require_finite(stem, features)
-        return features
+            shape = (len(indices), *file.shape[1:])
+            if out is None:
+                out = np.empty(shape, np.float16)
+            elif out.shape != shape:
+                raise FeatureStoreError(
+                    f"{stem} has features of shape {shape} in the store {self.path}: {out.shape} was expected; "
+                    "all videos of a store have one shape, extract the video again"
+                )
+            file.read_into(out, indices)
+        require_finite(stem, out)
+        return out
 
     def times(self, stem: str) -> NDArray[np.float64]:
         """Return start and end of all windows of a video in seconds, (windows, 2)."""

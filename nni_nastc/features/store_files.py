@@ -126,12 +126,10 @@ class VideoFile:
         if len(self.shape) != 4 or times_shape != (self.shape[0], 2):
             raise ValueError(f"features of shape {self.shape} and times of shape {times_shape}")
 
-    def read(self, indices: NDArray[np.integer] | Sequence[int]) -> NDArray[np.float16]:
-        """Return the features of some windows, (T, C, H, W)."""
-        features = np.empty((len(indices), *self.shape[1:]), np.float16)
-        for index, window in zip(indices, features, strict=True):
+    def read_into(self, out: NDArray[np.float16], indices: NDArray[np.integer] | Sequence[int]) -> None:
+        """Read the features of some windows into ``out``, (T, C, H, W) float16 without gaps."""
+        for index, window in zip(indices, out, strict=True):
             self._fill(window, self._features_at + int(index) * window.nbytes)
-        return features
 
     def times(self) -> NDArray[np.float64]:
         """Return start and end of all windows in seconds, (windows, 2)."""
@@ -175,8 +173,10 @@ def require_finite(name: str, features: NDArray[np.float16]) -> None:
     FeatureStoreError
         If there is one.
     """
-    # One by one, so that the temporary array stays in the cache.
-    if any((window.view(np.uint16) & _EXPONENT).max() == _EXPONENT for window in features):
+    bits = features.view(np.uint16)
+    # After a ReLU nothing is negative, and the largest number tells at once. Else one window after the other, so that
+    # the temporary array stays in the cache.
+    if bits.max(initial=0) >= _EXPONENT and any((window & _EXPONENT).max() == _EXPONENT for window in bits):
         raise FeatureStoreError(
             f"the features of {name} must be finite: given NaN or infinity; check the weights, extract the video again"
         )

@@ -17,6 +17,7 @@ from nni_nastc.config import SearchConfig, SearchOptimizerConfig, find_space
 from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
 from nni_nastc.data.dataset import make_loader
 from nni_nastc.data.splits import halves
+from nni_nastc.devices import local_device
 from nni_nastc.evaluation.history import (
     HISTORY_FILE,
     EpochHistory,
@@ -74,6 +75,8 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
         target=config.data.target,
         timesteps=config.data.timesteps,
         seed=config.seed,
+        cache=config.data.cache,
+        device=local_device(config.trainer.accelerator),
     )
     weight_half, alpha_half = halves(videos.records("train"), config.seed)
     data = FeatureDataModule(

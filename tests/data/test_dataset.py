@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from nni_nastc.data.dataset import EpochSampler, FeatureDataset, make_loader
+from nni_nastc.data.reading import network_input
 from nni_nastc.data.records import VideoRecord
 from nni_nastc.errors import DataError
 
@@ -22,20 +23,19 @@ class FakeStore:
 
     def __init__(self, windows, kept="all"):
         self.settings = SimpleNamespace(windows=kept)
-        self.videos = {f"v{i}": SimpleNamespace(windows=count) for i, count in enumerate(windows)}
+        self.videos = {f"v{i}": SimpleNamespace(windows=count, shape=(3, 2, 3)) for i, count in enumerate(windows)}
         self.reads = []
 
     def __contains__(self, name):
         return name in self.videos
 
-    def read(self, name, indices):
+    def read(self, name, indices, out):
         self.reads.append((name, [int(i) for i in indices]))
         height, width = np.mgrid[0:2, 0:3]
-        features = np.zeros((len(indices), 3, 2, 3), dtype=np.float16)
-        features[:, 0] = np.asarray(indices)[:, None, None]
-        features[:, 1] = int(name[1:])
-        features[:, 2] = 10 * height + width
-        return features
+        assert (out.shape, out.dtype) == ((len(indices), 3, 2, 3), np.float16)
+        out[:, 0] = np.asarray(indices)[:, None, None]
+        out[:, 1] = int(name[1:])
+        out[:, 2] = 10 * height + width
 
 
 def records_of(count, labels=("tea",)):
@@ -56,10 +56,10 @@ class TestExamples:
         example = make()[1]
         features = example["features"]
         assert features.shape == (3, 8, 2, 3)
-        assert features.dtype == torch.float32
-        assert features.is_contiguous()
-        assert torch.equal(features[1], torch.ones(8, 2, 3)), "channel 1 is the video"
-        assert torch.equal(features[2, 5], torch.tensor([[0.0, 1, 2], [10, 11, 12]])), "H before W"
+        assert features.dtype == torch.float16
+        assert features.transpose(0, 1).is_contiguous(), "in memory as stored"
+        assert torch.equal(features[1], torch.ones(8, 2, 3).half()), "channel 1 is the video"
+        assert torch.equal(features[2, 5], torch.tensor([[0.0, 1, 2], [10, 11, 12]]).half()), "H before W"
         assert example["index"].dtype == torch.int64
         assert example["index"].item() == 1
 
@@ -276,7 +276,7 @@ class TestLoader:
 
             def training_step(self, batch, batch_idx):
                 self.seen.append(batch["features"][:, 0, :, 0, 0])
-                return self.layer(batch["features"].mean().reshape(1)).sum()
+                return self.layer(network_input(batch["features"]).mean().reshape(1)).sum()
 
             def configure_optimizers(self):
                 return torch.optim.SGD(self.parameters(), lr=0.1)
