@@ -22,7 +22,7 @@ setup(
         "nni_nastc": ["py.typed", "search_spaces/*.yaml", "search_spaces/*.json", "search_spaces/genotypes/*.json"]
     },
     install_requires=[
-        "av>=12",
+        "av>=17,<19",
         "filelock",
         "matplotlib>=3.7",
         "nni==3.0",

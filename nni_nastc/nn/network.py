@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from nni_nastc.errors import ModelError
@@ -50,7 +51,11 @@ class NasTCLayer(nn.Module):
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
         """Map (B, C0, T or 2T, S) and (B, C1, T, S) to (B, 4 N width, T / 2, S)."""
         groups = self.num_groups
-        folded = [x.reshape(-1, x.shape[1] // groups, *x.shape[2:]) for x in (before_last, last)]  # (B N, C / N, T, S)
+        # (B N, C / N, T, S), channels last in memory: depthwise and pointwise convolutions are about twice as fast so.
+        folded = [
+            x.reshape(-1, x.shape[1] // groups, *x.shape[2:]).contiguous(memory_format=torch.channels_last)
+            for x in (before_last, last)
+        ]
         y = self.cell(folded)
         y = y.unflatten(0, (-1, groups)).transpose(1, 2).flatten(1, 2)  # shuffle (Zhang et al., ShuffleNet)
         return self.pool(y)
