@@ -40,7 +40,8 @@ setup(
         "torch>=2.4",
     ],
     extras_require={
-        "dev": ["build", "mypy", "pytest>=8", "pytest-timeout", "ruff", "scikit-learn", "types-PyYAML"],
+        "hdf5": ["h5py>=3.8"],
+        "dev": ["build", "h5py>=3.8", "mypy", "pytest>=8", "pytest-timeout", "ruff", "scikit-learn", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["nastc = nni_nastc.cli.main:main"]},
     classifiers=[

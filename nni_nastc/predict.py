@@ -212,12 +212,31 @@ def check_backbone(bundle: Bundle, backbone: I3D) -> None:
     ------
     WeightsError
         Names both.
+    CheckpointError
+        If no backbone here makes the features of the checkpoint.
     """
+    check_from_videos(bundle)
     wanted = bundle.backbone
     if backbone.weights_digest != wanted.weights_digest:
         raise WeightsError(
             f"the checkpoint was trained on features of the I3D weights {wanted.weights!r} ({wanted.weights_digest}), "
             f"got {backbone.weights_name!r} ({backbone.weights_digest}); give --weights those of the training"
+        )
+
+
+def check_from_videos(bundle: Bundle) -> None:
+    """Refuse a checkpoint whose features cannot be made of a video.
+
+    Raises
+    ------
+    CheckpointError
+        If they were imported or made up.
+    """
+    if not bundle.backbone.from_videos:
+        raise CheckpointError(
+            "predictions from a video file need features that are made here, the checkpoint was trained on others "
+            f"({bundle.backbone.weights_digest}); import the new videos' features and use nastc evaluate, or "
+            "nni_nastc.predict.predict_features"
         )
 
 

@@ -41,6 +41,7 @@ LEVELS = {
 }
 
 FENCES = {
+    "h5py": ("features.array_files",),
     "av": ("features.video", "data.synthetic"),
     "nni": ("space", "search", "evaluation.module"),
     "yaml": ("config",),

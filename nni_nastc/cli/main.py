@@ -9,16 +9,16 @@ import sys
 from collections.abc import Sequence
 
 from nni_nastc import __version__
-from nni_nastc.cli import data, demo, evaluate, export, extract, predict, search, train, weights
+from nni_nastc.cli import data, demo, evaluate, export, extract, import_features, predict, search, train, weights
 from nni_nastc.errors import NastcError
 from nni_nastc.files import disk_errors
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = (demo, data, extract, search, train, evaluate, predict, export, weights)
+_COMMANDS = (demo, data, extract, import_features, search, train, evaluate, predict, export, weights)
 
-_RESUMED = ("demo", "extract", "search", "train")
+_RESUMED = ("demo", "extract", "import", "search", "train")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -54,10 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict one video after the other; those that cannot be read are listed at the end."""
     from nni_nastc.bundle import load_bundle
     from nni_nastc.cli.extract import ExtractionBar
-    from nni_nastc.predict import check_backbone, predict_video
+    from nni_nastc.predict import check_backbone, check_from_videos, predict_video
 
     videos = _videos(arguments)
     bundle, module = load_bundle(arguments.model)
+    check_from_videos(bundle)
     _check_outputs(arguments, videos)
     backbone = _backbone(arguments.weights, bundle)
     check_backbone(bundle, backbone)

@@ -27,6 +27,9 @@ _SETTINGS_KEY = "nni_nastc.settings"
 class StoreSettings:
     """How the features of a store are made of videos. All of a store are made alike.
 
+    Features that were imported, or made up, have another backbone than "i3d": what they are stands in the place of
+    weights and digest, and pixels are 0.
+
     Parameters
     ----------
     weights : str
@@ -57,6 +60,11 @@ class StoreSettings:
     superframe_length: int = SUPERFRAME_LENGTH
     windows: Literal["all"] | int = "all"
     pool: int | None = None
+
+    @property
+    def from_videos(self) -> bool:
+        """Whether such features can be made of a video here."""
+        return self.backbone == "i3d"
 
     def differences(self, other: StoreSettings) -> list[str]:
         """Return the settings that differ, as ``name: ours, theirs``. The weights' name does not count."""
