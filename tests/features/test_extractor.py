@@ -115,6 +115,27 @@ class TestFeatures:
         features, _ = extract_video(folder / "b.mp4", TinyBackbone(), **SIZES, batch_size=batch_size)
         np.testing.assert_array_equal(features, expected)
 
+    def test_the_next_batch_is_decoded_while_the_network_runs(self, folder, monkeypatch):
+        """In its first batch of two the network waits for the fourth superframe, in vain if nothing overlaps."""
+        fourth = threading.Event()
+        seen = []
+
+        def watched(path, **options):
+            for superframe in read_superframes(path, **options):
+                if superframe.index == 3:
+                    fourth.set()
+                yield superframe
+
+        class Waiting(TinyBackbone):
+            def features(self, clip, endpoint="Mixed_5c"):
+                if len(clip) == 2 and not seen:
+                    seen.append(fourth.wait(10))
+                return super().features(clip, endpoint)
+
+        monkeypatch.setattr("nni_nastc.features.feature_batches.read_superframes", watched)
+        extract_video(folder / "b.mp4", Waiting(), **SIZES, batch_size=2)
+        assert seen == [True]
+
     def test_the_backbone_runs_for_evaluation_without_gradients(self, folder):
         class Watched(TinyBackbone):
             def features(self, clip, endpoint="Mixed_5c"):

@@ -1,0 +1,55 @@
+"""What the README promises: commands that parse, names that exist, files that are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from nni_nastc.cli.main import build_parser
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^( *)```(\w+)\n(.*?)^ *```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def lines_of(language: str) -> list[str]:
+    return [line.strip() for _, kind, text in BLOCKS if kind == language for line in text.splitlines() if line.strip()]
+
+
+COMMANDS = [
+    shlex.split(part, comments=True)[1:]
+    for line in lines_of("bash")
+    for part in line.split("&&")
+    if part.split()[0] == "nastc"
+]
+
+
+def test_there_are_commands_to_check():
+    named = {command[0] for command in COMMANDS}
+    assert named >= {"demo", "extract", "search", "train", "evaluate", "predict", "export"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_parse(command):
+    build_parser().parse_args(command)
+
+
+def test_the_python_example_imports_what_there_is():
+    import nni_nastc
+
+    (names,) = re.findall(r"^from nni_nastc import (.+)$", README, flags=re.MULTILINE)
+    assert all(hasattr(nni_nastc, name) for name in names.split(", "))
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:examples|search_spaces|nni_nastc)/[\w./]+\b", README))))
+def test_paths_exist(path):
+    assert (ROOT / path).exists(), f"the README names {path}"
+
+
+def test_two_commands_set_everything_up():
+    first, second = (line for line in lines_of("bash") if line.startswith("python3 -m venv"))
+    assert first.endswith("nastc demo --out runs/demo")
+    assert second.endswith("python -m pytest"), "what .ci/run takes out of the README and runs"
