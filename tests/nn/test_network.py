@@ -36,6 +36,15 @@ def test_parameters_are_the_published_ones(layers, expected):
     assert millions(network) == pytest.approx(expected, rel=0.005)
 
 
+@pytest.mark.parametrize(("layers", "expected"), [(3, 1.456), (4, 1.984), (6, 3.857)])
+def test_parameters_of_six_dilated_convolutions_are_exact(layers, expected):
+    """Six pointwise and six depthwise convolutions of length 5; the scale and shift of the cells' norms come on top."""
+    convolutions = (("dil_conv_5", 0), ("dil_conv_5", 1))
+    network = build_network(Genotype(nodes=(*(convolutions,) * 3, (("identity", 0), ("identity", 1)))), 157, layers)
+    assert round(millions(network, without_norms=True), 3) == expected
+    assert 0.0015 < millions(network) / millions(network, without_norms=True) - 1 < 0.003
+
+
 def test_parameters_without_layers():
     assert millions(build_network(SIX_POINTWISE, 157, 0)) == pytest.approx(0.606, rel=0.005)
 
