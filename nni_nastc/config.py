@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,13 @@ DatasetName = Literal["json", "charades", "multithumos", "breakfast"]
 
 Cache = Literal["none", "memory", "device"]
 """Where features stay once they are read: in no process, in the host's memory, in that of the network's device."""
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy takes as a seed."""
+
+BatchSize = Annotated[int, Field(le=2**16)]
+Workers = Annotated[int, Field(ge=0, le=256)]
 
 
 class Section(BaseModel):
@@ -36,9 +43,9 @@ class DataConfig(Section):
     target: Literal["activities", "unit-actions"] | None = Field(
         None, description="which labels, where a file has both activities and unit-actions"
     )
-    timesteps: int = Field(32, ge=1, description="T: superframes drawn from a video")
-    batch_size: int = Field(8, ge=2, description="videos a batch; batch norm needs two")
-    workers: int = Field(0, ge=0, description="threads that read the store ahead; 0 reads when a batch is needed")
+    timesteps: int = Field(32, ge=1, le=2**16, description="T: superframes drawn from a video")
+    batch_size: BatchSize = Field(8, ge=2, description="videos a batch; batch norm needs two")
+    workers: Workers = Field(0, description="threads that read the store ahead; 0 reads when a batch is needed")
     cache: Cache = Field("none", description="whose memory keeps all features, if they fit: the host's, the GPU's")
 
 
@@ -46,7 +53,7 @@ class TrainerConfig(Section):
     """Where and in which precision Lightning trains."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int | Literal["auto"] = 1
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
 
@@ -89,7 +96,7 @@ class SearchConfig(Section):
     strategy: StrategyConfig = StrategyConfig()
     optimizer: SearchOptimizerConfig = SearchOptimizerConfig()
     epochs: int = Field(50, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     trainer: TrainerConfig = TrainerConfig()
 
 
@@ -115,7 +122,7 @@ class TrainConfig(Section):
     hold_out: float = Field(0.1, gt=0, lt=1, description="share of the training part that is held out for validation")
     optimizer: TrainOptimizerConfig = TrainOptimizerConfig()
     epochs: int = Field(300, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     trainer: TrainerConfig = TrainerConfig()
 
 
@@ -130,11 +137,11 @@ class EvaluateConfig(Section):
     target: Literal["activities", "unit-actions"] | None = None
     subset: Literal["train", "test"] = "test"
     unlabelled: bool = Field(False, description="score the test videos, too, that nobody labelled (Charades has 49)")
-    draws: int = Field(10, ge=1, description="random draws a video whose scores are averaged")
-    batch_size: int = Field(8, ge=1)
-    workers: int = Field(0, ge=0)
+    draws: int = Field(10, ge=1, le=1000, description="random draws a video whose scores are averaged")
+    batch_size: BatchSize = Field(8, ge=1)
+    workers: Workers = 0
     cache: Cache = "none"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
 
@@ -207,12 +214,34 @@ def find_space(name: str, folder: Path) -> SpaceConfig:
     return load_config(SpaceConfig, path)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, to which a key given twice is an error: otherwise the last one wins unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse the second of two equal keys."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                problem = f"the key {key.value} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
+# Numbers of too many digits and dates that do not exist are a ValueError.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_UniqueKeys)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"no such configuration file: {path}; check the path")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as problem:
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
+    except _NOT_YAML as problem:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(problem).split())}") from problem
     if not isinstance(values or {}, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
@@ -225,9 +254,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"overrides are written key=value (data.batch_size=4), got {override!r}")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as problem:
-        raise ConfigError(f"the value of {key} is not YAML: {text!r}") from problem
+        value = _parse_yaml(text)
+    except _NOT_YAML as problem:
+        raise ConfigError(f"the value of {key} is not YAML: {text[:80]!r}") from problem
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})

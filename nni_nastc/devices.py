@@ -27,6 +27,34 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def check_trainer(accelerator: str, devices: int | str, precision: str) -> None:
+    """Refuse what this machine cannot train on, before Lightning tries.
+
+    Parameters
+    ----------
+    accelerator : str
+        "auto", "cpu" or "gpu".
+    devices : int or str
+        How many; "auto" for all.
+    precision : str
+        As Lightning calls it.
+
+    Raises
+    ------
+    ModelError
+        If there are not as many devices, or they lack the precision.
+    """
+    gpus = 0 if accelerator == "cpu" else torch.cuda.device_count()
+    if accelerator == "gpu" and not gpus:
+        raise ModelError("trainer.accelerator is gpu, PyTorch can use none on this machine; set it to cpu or auto")
+    there = gpus or os.cpu_count() or 1
+    if devices != "auto" and int(devices) > there:
+        kind = "GPUs" if gpus else "CPU cores"
+        raise ModelError(f"trainer.devices is {devices}, this machine has {there} {kind}; set it to {there} or less")
+    if precision == "16-mixed" and not gpus:
+        raise ModelError("trainer.precision is 16-mixed, which needs a GPU; set it to 32-true or bf16-mixed")
+
+
 def local_device(accelerator: str) -> torch.device:
     """Return the device that Lightning will give this process: one of the node's GPUs, unless ``cpu`` is asked for.
 

@@ -14,7 +14,7 @@ from nni_nastc.devices import choose_device
 from nni_nastc.errors import FeatureStoreError
 from nni_nastc.evaluation.metrics import mean_average_precision
 from nni_nastc.evaluation.scoring import METRIC_NAMES, VideoScores, score_videos
-from nni_nastc.files import disk_errors, write_json
+from nni_nastc.files import make_folder, write_json
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -71,8 +71,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         **_by_class(result, videos.annotations.classes),
         "checkpoint": str(config.checkpoint),
     }
-    with disk_errors(config.output):
-        config.output.mkdir(parents=True, exist_ok=True)
+    make_folder(config.output)
     write_json(config.output / "metrics.json", metrics)
     return metrics
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nni_nastc.errors import DiskError, NastcError
+from nni_nastc.errors import DiskError, NastcError, RunFolderError
 
 
 @contextmanager
@@ -66,6 +66,24 @@ def _is_full_disk(error: Exception) -> bool:
     return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
 
 
+def make_folder(folder: Path | str, error: type[NastcError] = RunFolderError) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises
+    ------
+    NastcError
+        ``error``, if it cannot be made; :class:`DiskError` if the disk is full.
+    """
+    try:
+        with disk_errors(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+    except DiskError:
+        raise
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"the folder {folder} cannot be made ({reason}); choose another") from None
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
     with atomic_path(path) as temporary:
@@ -92,8 +110,16 @@ def read_json(path: Path | str, error: type[NastcError] = NastcError) -> Any:
         raise error(f"no such file: {path}; check the path")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise error(f"{path} is not JSON in UTF-8 ({problem}); mend it or write it anew") from problem
+
+
+def read_object(path: Path | str, error: type[NastcError] = NastcError) -> dict[str, Any]:
+    """Read a JSON file that holds an object; ``error`` if it holds something else, or as :func:`read_json`."""
+    value = read_json(path, error)
+    if not isinstance(value, dict):
+        raise error(f"{path} must hold a JSON object, got {type(value).__name__}; it was edited or damaged")
+    return value
 
 
 def sha256_file(path: Path | str) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,14 +16,15 @@ from typing import Any
 from nni_nastc import __version__
 from nni_nastc.config import Section, dump_config, load_yaml
 from nni_nastc.errors import RunFolderError
-from nni_nastc.files import atomic_path, disk_errors, write_json
+from nni_nastc.files import atomic_path, make_folder, write_json
 
 CONFIG_FILE = "config.yaml"
 _PACKAGES = ("torch", "pytorch-lightning", "nni", "numpy")
 
 
-def open_run(folder: Path, config: Section, result: str) -> bool:
-    """Make a folder for a run, or open the folder of the same run to continue it.
+@contextmanager
+def open_run(folder: Path, config: Section, result: str) -> Iterator[bool]:
+    """Make a folder for a run, or open the folder of the same run to continue it; no other process may meanwhile.
 
     Writes ``config.yaml`` (every default written out) and ``environment.json`` (versions, command).
 
@@ -32,22 +37,47 @@ def open_run(folder: Path, config: Section, result: str) -> bool:
     result : str
         The file that a finished run has.
 
-    Returns
-    -------
+    Yields
+    ------
     bool
         Whether the run is finished already.
 
     Raises
     ------
     RunFolderError
-        If the folder holds another run or other files, or cannot be made.
+        If the folder holds another run or other files, cannot be made, or another process is at work in it.
     """
-    path = folder / CONFIG_FILE
+    make_folder(folder)
+    with _alone(folder):
+        yield _is_finished(folder, config, result)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes that run the same command, but for those of one distributed run."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as problem:
-        raise RunFolderError(f"the output {folder} cannot be made ({problem.strerror}); choose another") from None
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunFolderError(
+            f"another process is at work in the output folder {folder}; wait until it has ended, or choose another"
+        ) from None
+    except OSError:  # some network file systems cannot lock folders
+        return
+
+
+def _is_finished(folder: Path, config: Section, result: str) -> bool:
+    """Tell whether the folder holds this very run, finished; prepare it if it is empty."""
+    path = folder / CONFIG_FILE
     if path.is_file():
         if differing := _differences(load_yaml(path), config.model_dump(mode="json")):
             raise RunFolderError(

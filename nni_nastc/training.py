@@ -19,11 +19,12 @@ from nni_nastc.data.annotations import VideoRecord
 from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
 from nni_nastc.data.dataset import make_loader
 from nni_nastc.data.splits import hold_out
-from nni_nastc.devices import local_device
-from nni_nastc.evaluation.history import HISTORY_FILE, EpochHistory, EpochSeed, SaveState, resume_arguments
+from nni_nastc.devices import check_trainer, local_device
+from nni_nastc.errors import RunFolderError
+from nni_nastc.evaluation.history import EpochHistory, EpochSeed, SaveState, read_history
 from nni_nastc.evaluation.module import RecognitionModule
 from nni_nastc.evaluation.scoring import METRIC_NAMES
-from nni_nastc.files import read_json, write_json
+from nni_nastc.files import read_object, write_json
 from nni_nastc.models import NetworkSpec, build_model, check_model_timesteps, find_network
 from nni_nastc.plots import draw_history
 from nni_nastc.runs import environment, open_run
@@ -56,6 +57,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         If anything that was given is wrong; before the output folder is made.
     """
     start = time.perf_counter()
+    check_trainer(config.trainer.accelerator, config.trainer.devices, config.trainer.precision)
     videos = VideoSet.open(
         config.data.store,
         config.data.annotations,
@@ -75,6 +77,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     )
     check_model_timesteps(spec, config.data.timesteps)
     training, held = _parts(config, videos)
+    if held:
+        videos.require_labels(held, "the held-out part")
     data = FeatureDataModule(
         videos.dataset(training, "random"),
         batch_size=config.data.batch_size,
@@ -90,15 +94,16 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     ) if held else None
     pl.seed_everything(config.seed, verbose=False)
     model = build_model(spec)
-    if open_run(config.output, config, METRICS_FILE):
-        return read_json(config.output / METRICS_FILE)
-    write_json(
-        config.output / "split.json",
-        {"train": [record.id for record in training], "held_out": [record.id for record in held]},
-    )
-    history = EpochHistory(config.output, videos.task, validation)
-    _fit(config, model, videos.task, data, [EpochSeed(config.seed), history, *callbacks])
-    return _write_result(config, spec, model, videos, time.perf_counter() - start)
+    with open_run(config.output, config, METRICS_FILE) as finished:
+        if finished:
+            return read_object(config.output / METRICS_FILE, RunFolderError)
+        write_json(
+            config.output / "split.json",
+            {"train": [record.id for record in training], "held_out": [record.id for record in held]},
+        )
+        history = EpochHistory(config.output, videos.task, validation)
+        _fit(config, model, data, history, callbacks)
+        return _write_result(config, spec, model, videos, time.perf_counter() - start)
 
 
 def _parts(config: TrainConfig, videos: VideoSet) -> tuple[list[VideoRecord], list[VideoRecord]]:
@@ -108,10 +113,14 @@ def _parts(config: TrainConfig, videos: VideoSet) -> tuple[list[VideoRecord], li
 
 
 def _fit(
-    config: TrainConfig, model: torch.nn.Module, task: str, data: FeatureDataModule, callbacks: list[Callback]
+    config: TrainConfig,
+    model: torch.nn.Module,
+    data: FeatureDataModule,
+    history: EpochHistory,
+    callbacks: Sequence[Callback],
 ) -> None:
     """Train the model with Lightning."""
-    module = RecognitionModule(task, lambda parameters: _optimizer(parameters, config.optimizer, config.epochs))
+    module = RecognitionModule(history.task, lambda parameters: _optimizer(parameters, config.optimizer, config.epochs))
     module.set_model(model)
     trainer = pl.Trainer(
         max_epochs=config.epochs,
@@ -119,13 +128,14 @@ def _fit(
         devices=config.trainer.devices,
         precision=config.trainer.precision,
         gradient_clip_val=config.optimizer.gradient_clip,
-        callbacks=[*callbacks, SaveState(config.output)],
+        callbacks=[EpochSeed(config.seed), history, *callbacks, SaveState(config.output)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=config.output,
     )
-    trainer.fit(module, datamodule=data, **resume_arguments(config.output))
+    with history.resuming() as arguments:
+        trainer.fit(module, datamodule=data, **arguments)
 
 
 def _optimizer(
@@ -142,7 +152,7 @@ def _write_result(
     config: TrainConfig, spec: NetworkSpec, model: torch.nn.Module, videos: VideoSet, seconds: float
 ) -> dict[str, Any]:
     """Write the picture, the checkpoint, and the metrics, which mark the run as finished."""
-    history = read_json(config.output / HISTORY_FILE)
+    history = read_history(config.output, config.epochs)
     last = history["epochs"][-1]
     metrics = {
         "network": spec.name,

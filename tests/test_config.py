@@ -133,3 +133,32 @@ def test_unknown_space():
 def test_examples_are_valid(name):
     schema = {"search": SearchConfig, "train": TrainConfig}[name]
     load_config(schema, ROOT / "examples" / "own_videos" / f"{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("output: a\noutput: b\n", "the key output is given twice"),
+        ("seed: " + "9" * 5000, "is not YAML"),
+        ("output: 2024-99-99", "is not YAML: month must be in 1..12"),
+        ("[" * 5000, "is not YAML"),
+        (MINIMAL + "seed: 4294967296", "seed: input should be less than 4294967296"),
+        (MINIMAL + "trainer: {devices: 0}", "trainer.devices.*greater than or equal to 1"),
+        ("output: o\ndata: {store: s, annotations: a, batch_size: 99999999999999999999}", "data.batch_size"),
+    ],
+)
+def test_yaml_that_makes_no_sense(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(SearchConfig, written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_override_that_is_no_yaml(tmp_path):
+    with pytest.raises(ConfigError, match="the value of seed is not YAML: '9999"):
+        load_config(SearchConfig, written(tmp_path, MINIMAL), ["seed=" + "9" * 5000])
+
+
+def test_one_key_in_two_sections_is_no_repetition(tmp_path):
+    config = load_config(TrainConfig, written(tmp_path, MINIMAL + "genotype: pool\noptimizer: {eps: 1.0e-4}\nseed: 1"))
+    assert config.seed == 1

@@ -15,6 +15,7 @@ from nni_nastc.files import disk_errors
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 _COMMANDS = (demo, data, extract, import_features, search, train, evaluate, predict, export, weights)
 
@@ -46,6 +47,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def _in_words(error: NastcError | OSError) -> str:
+    """Return an error of ours as it is, one of the operating system with the path and what to do."""
+    if isinstance(error, NastcError) or not error.filename:
+        return str(error)
+    return f"{error.strerror}: {error.filename}; check that the path can be read and written, or choose another"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -63,11 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with disk_errors(os.getcwd()):
-            return arguments.run(arguments)
-    except NastcError as error:
+            code = arguments.run(arguments)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # the reader of a pipe wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except (NastcError, OSError) as error:
         if arguments.debug:
             raise
-        print(f"nastc {arguments.command}: {error}", file=sys.stderr)
+        print(f"nastc {arguments.command}: {_in_words(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         resumes = "; the same command goes on where it stopped" if arguments.command in _RESUMED else ""

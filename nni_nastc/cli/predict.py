@@ -10,7 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_nastc.errors import DataError, NastcError, RunFolderError, VideoError, WeightsError
+from nni_nastc.errors import DataError, NastcError, VideoError, WeightsError
+from nni_nastc.files import make_folder
 
 if TYPE_CHECKING:
     from nni_nastc.bundle import Bundle
@@ -122,11 +123,7 @@ def _check_outputs(arguments: argparse.Namespace, videos: list[Path]) -> None:
     repeated = [stem for stem, count in Counter(video.stem for video in videos).items() if count > 1]
     if repeated:
         raise NastcError(f"two videos are named {repeated[0]!r}, their files would have one name; run them one by one")
-    folder = Path(picture).parent if picture else Path(arguments.out or ".")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as problem:
-        raise RunFolderError(f"the folder {folder} cannot be made ({problem.strerror}); choose another") from None
+    make_folder(Path(picture).parent if picture else Path(arguments.out or "."))
 
 
 def _backbone(weights: str | None, bundle: Bundle) -> I3D:

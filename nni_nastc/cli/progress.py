@@ -20,6 +20,8 @@ _CHATTY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "nni", 
 _NO_CONCERN_OF_USERS = (
     ".*does not have many workers.*",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    # A state of a run that somebody has replaced: it is refused in words.
+    ".*Detected pickle protocol.*",
     # NNI's one-shot strategies have no validation loop; ours is a callback.
     ".*`val_dataloader` but have no `validation_step`.*",
 )

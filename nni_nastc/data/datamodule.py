@@ -110,6 +110,19 @@ class VideoSet:
             source=self.source,
         )
 
+    def require_labels(self, records: Sequence[VideoRecord], part: str) -> None:
+        """Refuse videos on which no score can be computed: no average precision without a positive.
+
+        Raises
+        ------
+        DataError
+            If none of them has a label.
+        """
+        if not any(record.labels for record in records):
+            raise DataError(
+                f"none of the {len(records)} videos of {part} has a label, so nothing can be scored; label more videos"
+            )
+
     @property
     def task(self) -> str:
         """``single-label`` or ``multi-label``."""
@@ -136,12 +149,19 @@ class FeatureDataModule(pl.LightningDataModule):
         Threads that read ahead; 0 reads when a batch is needed.
     seed : int
         Seeds the order.
+
+    Raises
+    ------
+    DataError
+        If there is a single video, on which batch norm cannot train.
     """
 
     def __init__(
         self, train: FeatureDataset, val: FeatureDataset | None = None, *, batch_size: int, workers: int, seed: int
     ) -> None:
         super().__init__()
+        if any(part is not None and len(part) < 2 for part in (train, val)):
+            raise DataError("batch norm trains on at least 2 videos, got 1; annotate more as train, or hold out fewer")
         self.train, self.val = train, val
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
 

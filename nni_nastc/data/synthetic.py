@@ -15,7 +15,7 @@ from nni_nastc.data.shapes import SHAPES, draw_frames
 from nni_nastc.errors import DataError, RunFolderError
 from nni_nastc.features.store import FeatureStore, StoreSettings
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH
-from nni_nastc.files import atomic_path, read_json, write_json
+from nni_nastc.files import atomic_path, make_folder, read_json, write_json
 
 FPS = 16
 
@@ -69,7 +69,7 @@ def make_moving_shapes(
     source = f"moving shapes: {videos} videos, {frames} frames, {size} pixels, {classes} classes, seed {seed}"
     folder, path = Path(out) / "videos", Path(out) / "annotations.json"
     annotations = annotations_of(plan, SHAPES, window_s=SUPERFRAME_LENGTH / FPS, source=source)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if path.exists() and read_json(path) != annotations:
         raise RunFolderError(f"{path} is not of the videos asked for ({source}); choose another folder or remove it")
     write_json(path, annotations)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
+from nni_nastc.errors import CheckpointError, ModelError, NastcError, RunFolderError
 from nni_nastc.evaluation.scoring import METRIC_NAMES, score_videos
-from nni_nastc.files import atomic_path, read_json, write_json
+from nni_nastc.files import atomic_path, read_object, write_json
 
 HISTORY_FILE = "history.json"
 STATE_FILE = "last.ckpt"
@@ -65,11 +68,34 @@ class EpochHistory(Callback):
         self.details = details or (lambda trainer, module: {})
         self.epochs: list[dict[str, Any]] = []
         self._start = 0.0
+        self._running = False
+
+    @contextmanager
+    def resuming(self) -> Iterator[dict[str, Any]]:
+        """Yield the arguments of Lightning's ``fit`` that go on from the state in the folder, if there is one.
+
+        Raises
+        ------
+        CheckpointError
+            If the state cannot be taken up: it is damaged, or of another network. Reading it runs no code from it.
+        """
+        state = self.path.with_name(STATE_FILE)
+        try:
+            yield {"ckpt_path": str(state), "weights_only": True} if state.is_file() else {}
+        except Exception as problem:  # there is no telling what Lightning makes of a damaged file
+            if self._running or isinstance(problem, NastcError) or not state.is_file():
+                raise
+            reason = str(problem).partition("\n")[0].partition(". ")[0] or type(problem).__name__
+            raise CheckpointError(
+                f"the run cannot go on from {state} ({reason}); "
+                "if the file is damaged, remove it, and the same command starts anew"
+            ) from problem
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the history of the epochs that the state holds."""
-        known = read_json(self.path)["epochs"] if self.path.is_file() else []
-        self.epochs = [entry for entry in known if entry["epoch"] < trainer.current_epoch]
+        self._running = True
+        if trainer.current_epoch:
+            self.epochs = read_history(self.path.parent, trainer.current_epoch)["epochs"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -83,6 +109,7 @@ class EpochHistory(Callback):
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             **self.details(trainer, pl_module),
         }
+        _require_finite(entry)
         if self.loader is not None:
             result = score_videos(pl_module.model, self.loader, self.task, pl_module.device)  # type: ignore[arg-type]
             entry |= {"val_loss": result.loss, "val_score": result.metric}
@@ -107,7 +134,48 @@ class SaveState(Checkpoint):
             trainer.save_checkpoint(temporary, weights_only=False)
 
 
-def resume_arguments(folder: Path) -> dict[str, Any]:
-    """Return the arguments of Lightning's ``fit`` that go on from the state in a folder, if there is one."""
-    state = folder / STATE_FILE
-    return {"ckpt_path": str(state), "weights_only": True} if state.is_file() else {}
+def read_history(folder: Path, epochs: int) -> dict[str, Any]:
+    """Read the history of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``history.json`` is.
+    epochs : int
+        How many epochs to return, the first ones.
+
+    Raises
+    ------
+    RunFolderError
+        If it is missing or damaged, or lacks one of the epochs.
+    """
+    path = folder / HISTORY_FILE
+    history = read_object(path, RunFolderError)
+    entries = history.get("epochs")
+    known = entries[:epochs] if isinstance(entries, list) else []
+    if len(known) < epochs or not all(_is_entry(entry, number) for number, entry in enumerate(known)):
+        raise RunFolderError(
+            f"{path} must hold the epochs 0 to {epochs - 1} with their losses: it was edited or damaged; "
+            f"remove {folder} and run again"
+        )
+    return {**history, "epochs": known}
+
+
+def _is_entry(entry: Any, number: int) -> bool:
+    if not isinstance(entry, dict) or entry.get("epoch") != number or "train_loss" not in entry:
+        return False
+    return all(_is_numeric(value) for value in entry.values())
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, list) and all(map(_is_numeric, value)))
+
+
+def _require_finite(entry: Mapping[str, Any]) -> None:
+    """Stop a run whose losses are no numbers any more: all that follows would be lost time."""
+    for name in ("train_loss", "alpha_loss"):
+        if not math.isfinite(entry.get(name, 0.0)):
+            raise ModelError(
+                f"the training has diverged: {name} is {entry[name]} in epoch {entry['epoch'] + 1}; "
+                "use a smaller learning rate, and another output folder"
+            )

@@ -34,7 +34,7 @@ from nni_nastc.features.manifest import (
     write_manifest,
 )
 from nni_nastc.features.store_files import VideoWriter, hold, open_video, remove_abandoned, require_finite
-from nni_nastc.files import atomic_path, disk_errors
+from nni_nastc.files import atomic_path, make_folder
 
 __all__ = ["FeatureStore", "StoreSettings", "VideoEntry"]
 
@@ -89,11 +89,7 @@ class FeatureStore:
             If the disk is full.
         """
         path = Path(path)
-        try:
-            with disk_errors(path):
-                path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as problem:
-            raise FeatureStoreError(f"the store {path} cannot be made ({problem.strerror}); choose another") from None
+        make_folder(path, FeatureStoreError)
         with _locked(path):
             remove_abandoned([*path.glob(f".*-*{SUFFIX}"), *path.glob(f".{Path(MANIFEST_FILE).stem}-*")])
             if not (path / MANIFEST_FILE).is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,16 +16,11 @@ from nni_nastc.config import SearchConfig, SearchOptimizerConfig, find_space
 from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
 from nni_nastc.data.dataset import make_loader
 from nni_nastc.data.splits import halves
-from nni_nastc.devices import local_device
-from nni_nastc.evaluation.history import (
-    HISTORY_FILE,
-    EpochHistory,
-    EpochSeed,
-    SaveState,
-    resume_arguments,
-)
+from nni_nastc.devices import check_trainer, local_device
+from nni_nastc.errors import ModelError
+from nni_nastc.evaluation.history import EpochHistory, EpochSeed, SaveState, read_history
 from nni_nastc.evaluation.module import RecognitionModule
-from nni_nastc.files import read_json, write_json
+from nni_nastc.files import write_json
 from nni_nastc.genotype import EDGES, Genotype
 from nni_nastc.models import SEARCH_SPACES
 from nni_nastc.nn.network import check_timesteps
@@ -68,6 +62,9 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     num_layers = config.num_layers or space_config.num_layers
     check_timesteps(config.data.timesteps, num_layers)
     strategy = make_strategy(config.strategy)
+    check_trainer(config.trainer.accelerator, config.trainer.devices, config.trainer.precision)
+    if config.trainer.devices != 1:
+        raise ModelError(f"a search runs on one device, got trainer.devices = {config.trainer.devices}; set it to 1")
     videos = VideoSet.open(
         config.data.store,
         config.data.annotations,
@@ -79,6 +76,7 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
         device=local_device(config.trainer.accelerator),
     )
     weight_half, alpha_half = halves(videos.records("train"), config.seed)
+    videos.require_labels(alpha_half, "the alphas' half")
     data = FeatureDataModule(
         videos.dataset(weight_half, "random"),
         videos.dataset(alpha_half, "random"),
@@ -94,12 +92,6 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
         num_groups=space_config.num_groups,
         operations=space_config.operations,
     )
-    if open_run(config.output, config, GENOTYPE_FILE):
-        return Genotype.from_json(config.output / GENOTYPE_FILE)
-    write_json(
-        config.output / "split.json",
-        {"weights": [record.id for record in weight_half], "alphas": [record.id for record in alpha_half]},
-    )
     validation = make_loader(
         videos.dataset(alpha_half, "uniform"),
         batch_size=config.data.batch_size,
@@ -114,19 +106,26 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
         header={"edges": [list(edge) for edge in EDGES], "operations": [*space.operations, "zero"]},
         details=_details,
     )
-    sample = _fit(config, strategy, space, videos.task, data, [EpochSeed(config.seed), history, *callbacks])
-    genotype = Genotype.from_nni(sample, origin=_origin(config, len(videos.records("train"))))
-    _write_result(config.output, genotype)
-    return genotype
+    with open_run(config.output, config, GENOTYPE_FILE) as finished:
+        if finished:
+            return Genotype.from_json(config.output / GENOTYPE_FILE)
+        write_json(
+            config.output / "split.json",
+            {"weights": [record.id for record in weight_half], "alphas": [record.id for record in alpha_half]},
+        )
+        sample = _fit(config, strategy, space, data, history, callbacks)
+        genotype = Genotype.from_nni(sample, origin=_origin(config, len(videos.records("train"))))
+        _write_result(config, genotype)
+        return genotype
 
 
 def _fit(
     config: SearchConfig,
     strategy: TempDARTS,
     space: NasTCSpace,
-    task: str,
     data: FeatureDataModule,
-    callbacks: list[Callback],
+    history: EpochHistory,
+    callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     """Train the supernet through NNI's strategy interface; return the sample that it exports.
 
@@ -137,21 +136,24 @@ def _fit(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
         precision=config.trainer.precision,
-        callbacks=[*callbacks, SaveState(config.output)],
+        callbacks=[EpochSeed(config.seed), history, *callbacks, SaveState(config.output)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=config.output,
     )
-    evaluator = Lightning(
-        RecognitionModule(task, lambda parameters: _optimizer(parameters, config.optimizer, config.epochs)),
-        trainer,
-        datamodule=data,
-        fit_kwargs=resume_arguments(config.output),
-    )
     strategy.mutate_model(space)
-    searching = strategy.mutate_evaluator(evaluator)
-    searching.evaluate(space)
+    with history.resuming() as arguments:
+        evaluator = Lightning(
+            RecognitionModule(
+                history.task, lambda parameters: _optimizer(parameters, config.optimizer, config.epochs)
+            ),
+            trainer,
+            datamodule=data,
+            fit_kwargs=arguments,
+        )
+        searching = strategy.mutate_evaluator(evaluator)
+        searching.evaluate(space)
     return searching.module.export()
 
 
@@ -183,9 +185,10 @@ def _origin(config: SearchConfig, num_videos: int) -> str:
     )
 
 
-def _write_result(folder: Path, genotype: Genotype) -> None:
+def _write_result(config: SearchConfig, genotype: Genotype) -> None:
     """Draw the pictures, then write the genotype, which marks the run as finished."""
-    history = read_json(folder / HISTORY_FILE)
+    folder = config.output
+    history = read_history(folder, config.epochs)
     draw_cell(genotype, folder / "cell.png")
     draw_alphas(history, folder / "alphas.png", genotype=genotype)
     draw_history(history, folder / "history.png")

@@ -29,11 +29,12 @@ def make_strategy(config: StrategyConfig) -> Strategy:
     if config.name not in STRATEGIES:
         raise ConfigError(f"strategy.name: {_suggest(config.name, list(STRATEGIES))}")
     strategy = STRATEGIES[config.name]
-    known = [
-        name for name, p in inspect.signature(strategy).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
+    parameters = inspect.signature(strategy).parameters.values()
+    known = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     if unknown := [name for name in config.options if name not in known]:
-        raise ConfigError("; ".join(f"strategy.{name}: {_suggest(name, known)}" for name in unknown))
+        raise ConfigError("; ".join(f"strategy.{name}: {_suggest(name, list(known))}" for name in unknown))
+    if empty := [name for name, v in config.options.items() if v is None and "None" not in str(known[name].annotation)]:
+        raise ConfigError("; ".join(f"strategy.{name} must be a number, got null" for name in empty))
     return strategy(**_numbers(config.options))
 
 

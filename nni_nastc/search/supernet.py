@@ -13,6 +13,7 @@ import torch
 from nni.nas.oneshot.pytorch.supermodule.differentiable import DifferentiableMixedCell
 from torch import Tensor
 
+from nni_nastc.errors import GenotypeError
 from nni_nastc.genotype import EDGES, NUM_INPUTS, OPS_PER_NODE, Genotype
 
 
@@ -34,7 +35,14 @@ def derive(alphas: Tensor, operations: Sequence[str]) -> Genotype:
     -------
     Genotype
         The derived cell. Of equals the one that is listed first wins.
+
+    Raises
+    ------
+    GenotypeError
+        If an alpha is not finite.
     """
+    if not alphas.isfinite().all():
+        raise GenotypeError("no cell can be derived from alphas that are NaN or infinite; use a smaller learning rate")
     strength = torch.softmax(alphas.detach().double(), dim=-1)[:, :-1]
     strength[:, [name == "zero" for name in operations]] = -1.0
     best, choice = strength.max(dim=-1)

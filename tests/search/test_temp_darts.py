@@ -13,10 +13,11 @@ from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from nni_nastc.config import StrategyConfig
-from nni_nastc.errors import ConfigError
+from nni_nastc.errors import ConfigError, GenotypeError
 from nni_nastc.evaluation.module import RecognitionModule
-from nni_nastc.genotype import Genotype
+from nni_nastc.genotype import SEARCHED_OPERATIONS, Genotype
 from nni_nastc.search.strategies import make_strategy
+from nni_nastc.search.supernet import derive
 from nni_nastc.search.temp_darts import TempDARTS, TempDartsLightningModule
 from nni_nastc.space.network import NasTCSpace
 
@@ -182,3 +183,16 @@ def test_options_are_checked(options, message):
 
 def test_numbers_that_yaml_takes_for_text_are_read():
     assert make_strategy(StrategyConfig(arc_learning_rate="3e-4")).arc_learning_rate == 3e-4
+
+
+def test_alphas_of_a_diverged_search_give_no_cell():
+    alphas = torch.zeros(14, 9)
+    alphas[3, 2] = torch.nan
+    with pytest.raises(GenotypeError, match="NaN or infinite"):
+        derive(alphas, SEARCHED_OPERATIONS)
+
+
+def test_null_where_a_number_is_needed():
+    assert make_strategy(StrategyConfig(gradient_clip_val=None)).gradient_clip_val is None
+    with pytest.raises(ConfigError, match=r"strategy\.arc_learning_rate must be a number, got null"):
+        make_strategy(StrategyConfig(arc_learning_rate=None))
