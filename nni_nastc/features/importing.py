@@ -16,18 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_nastc.errors import DiskError, FeatureStoreError
-from nni_nastc.features.array_files import (
-    ARRAY_SUFFIXES,
-    HDF5_SUFFIXES,
-    PICKLE_SUFFIXES,
-    StoredArray,
-    open_arrays,
-    require_hdf5,
-)
+from nni_nastc.features.array_files import open_arrays
+from nni_nastc.features.import_survey import FoundVideo, find_files, survey
 from nni_nastc.features.layout import Layout
 from nni_nastc.features.manifest import StoreSettings, VideoEntry
 from nni_nastc.features.store import FeatureStore
-from nni_nastc.features.video_files import VIDEO_SUFFIXES
 
 _PIECE_BYTES = 1 << 25
 
@@ -52,16 +45,6 @@ class ImportReport:
     skipped: tuple[str, ...]
     failed: Mapping[str, str]
     windows: int
-
-
-@dataclass(frozen=True)
-class FoundVideo:
-    """An array of features: the video's name, its file, the array's name there, and (T, C, H, W)."""
-
-    stem: str
-    path: Path
-    array: str
-    shape: tuple[int, int, int, int]
 
 
 def import_features(
@@ -117,7 +100,7 @@ def import_features(
     source, out, axes = Path(source), Path(out), Layout(layout)
     window_s, settings = _timing(fps, stride), _settings(name or source.stem, layout, stride)
     fps = fps or 1.0
-    videos, failed = _survey(_find_files(source, suffix), axes, key, suffix, one_for_all=source.is_file())
+    videos, failed = survey(find_files(source, suffix), axes, key, suffix, one_for_all=source.is_file())
     store = FeatureStore.find(out, settings)
     skipped = {video.stem for video in videos if store is not None and _is_stored(store, video, fps)}
     pending = [video for video in videos if video.stem not in skipped]
@@ -163,92 +146,6 @@ def _settings(name: str, layout: str, stride: int | None) -> StoreSettings:
         crop=0,
         superframe_length=stride or 1,
     )
-
-
-def _find_files(source: Path, suffix: str) -> list[Path]:
-    """List the files, pickles among them, which are refused later one by one."""
-    if source.is_file():
-        files = [source]
-    elif source.is_dir():
-        known = (*ARRAY_SUFFIXES, *PICKLE_SUFFIXES)
-        files = [
-            file
-            for file in sorted(source.rglob("*"))
-            if file.suffix.lower() in known and file.stem.endswith(suffix) and not file.name.startswith(".")
-        ]
-    else:
-        raise FeatureStoreError(f"no such file or folder: {source}; check the path")
-    if not files:
-        raise FeatureStoreError(
-            f"nothing to import in {source}: looked for *{suffix}{f', *{suffix}'.join(ARRAY_SUFFIXES)}"
-        )
-    if any(file.suffix.lower() in HDF5_SUFFIXES for file in files):
-        require_hdf5()
-    return files
-
-
-def _survey(
-    files: Iterable[Path], layout: Layout, key: str | None, suffix: str, *, one_for_all: bool
-) -> tuple[list[FoundVideo], dict[str, str]]:
-    """Look at the headers of all files; return the videos, and file -> reason of those that cannot be used."""
-    found: dict[str, FoundVideo] = {}
-    failed: dict[str, str] = {}
-    for path in files:
-        try:
-            with open_arrays(path) as arrays:
-                named = _named_arrays(path, list(arrays), key, suffix, one_for_all)
-                for array, stem in named.items():
-                    video = FoundVideo(stem, path, array, _shape(path, array, arrays[array], layout))
-                    other = found.setdefault(stem, video)
-                    if other is not video:
-                        raise _Refused(
-                            f"two arrays are of the video {stem}: in {other.path} and {path}; rename or move one"
-                        )
-        except _Refused:
-            raise
-        except FeatureStoreError as problem:
-            failed[str(path)] = str(problem)
-    return list(found.values()), failed
-
-
-class _Refused(FeatureStoreError):
-    """Stops the whole import."""
-
-
-def _named_arrays(path: Path, arrays: list[str], key: str | None, suffix: str, one_for_all: bool) -> dict[str, str]:
-    """Return array's name -> video for the arrays of a file."""
-    own = path.stem.removesuffix(suffix)
-    if key is not None and arrays != [""]:
-        # "key" is of the video that the file is named after, "video/key" of another.
-        named = {name: name.removesuffix(key).strip("/") or own for name in arrays if name.split("/")[-1] == key}
-        rule = f"has no array {key!r}"
-    elif one_for_all and arrays != [""]:
-        named = {name: name for name in arrays}
-        rule = "has no arrays"
-    else:
-        named = {arrays[0]: own} if len(arrays) == 1 else {}
-        rule = "must have one array, or --key says which"
-    if not named:
-        raise FeatureStoreError(f"{path} {rule}: it has {len(arrays)} ({', '.join(sorted(arrays)[:5])}, ...)")
-    if nested := next((stem for stem in named.values() if "/" in stem or stem.startswith(".")), None):
-        raise FeatureStoreError(
-            f"{path}: a video's name has no slash and no dot in front, given {nested!r}; "
-            "for arrays in groups give --key, their name in the group"
-        )
-    return {name: _without_video_suffix(stem) for name, stem in named.items()}
-
-
-def _without_video_suffix(stem: str) -> str:
-    return Path(stem).stem if Path(stem).suffix.lower() in VIDEO_SUFFIXES else stem
-
-
-def _shape(path: Path, name: str, array: StoredArray, layout: Layout) -> tuple[int, int, int, int]:
-    if array.problem:
-        raise FeatureStoreError(f"{path} cannot be imported: {f'{name}: ' if name else ''}{array.problem}")
-    try:
-        return layout.stored_shape(array.shape)
-    except FeatureStoreError as problem:
-        raise FeatureStoreError(f"{path}{f', {name}' if name else ''}: {problem}") from None
 
 
 def _is_stored(store: FeatureStore, video: FoundVideo, fps: float) -> bool:

@@ -28,7 +28,7 @@ class StoreSettings:
     """How the features of a store are made of videos. All of a store are made alike.
 
     Features that were imported, or made up, have another backbone than "i3d": what they are stands in the place of
-    weights and digest, and pixels are 0.
+    weights and digest. The pixels of imported ones are 0.
 
     Parameters
     ----------
