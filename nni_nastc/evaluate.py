@@ -11,10 +11,11 @@ from nni_nastc.config import EvaluateConfig
 from nni_nastc.data.datamodule import VideoSet
 from nni_nastc.data.dataset import make_loader
 from nni_nastc.devices import choose_device
-from nni_nastc.errors import FeatureStoreError
+from nni_nastc.errors import FeatureStoreError, RunFolderError
 from nni_nastc.evaluation.metrics import mean_average_precision
 from nni_nastc.evaluation.scoring import METRIC_NAMES, VideoScores, score_videos
 from nni_nastc.files import make_folder, write_json
+from nni_nastc.runs import CONFIG_FILE
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -36,9 +37,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     Raises
     ------
+    RunFolderError
+        If the output folder is that of a search or a training, whose own results must stay.
     NastcError
         If the checkpoint, the store and the annotations do not fit together.
     """
+    if (config.output / CONFIG_FILE).exists():
+        raise RunFolderError(
+            f"the output folder {config.output} holds another run, a search or a training, whose metrics.json would be "
+            "replaced; choose another output"
+        )
     device = choose_device(config.device)
     bundle, model = load_bundle(config.checkpoint)
     videos = VideoSet.open(

@@ -48,6 +48,10 @@ def test_the_chain(configs, capsys):
     metrics = json.loads((train / "evaluation" / "metrics.json").read_text())
     assert f"accuracy: {metrics['accuracy']:.4f} on 8 test videos, 10 draws each" in capsys.readouterr().out
 
+    assert main(["evaluate", "runs/train", "output=runs/train"]) == 2
+    assert "runs/train holds another run" in capsys.readouterr().err
+    assert json.loads((train / "metrics.json").read_text())["network"] == "nas_tc", "the training's own metrics stay"
+
     assert main(["evaluate", "runs/train", "draws=2", "subset=train", "output=runs/elsewhere"]) == 0
     metrics = json.loads((configs / "runs" / "elsewhere" / "metrics.json").read_text())
     assert (metrics["draws"], metrics["subset"], metrics["videos"]) == (2, "train", 24)
