@@ -29,7 +29,7 @@ from nni_nastc.errors import RunFolderError
 from nni_nastc.evaluate import evaluate
 from nni_nastc.features.extractor import ExtractionReport, extract
 from nni_nastc.features.i3d import I3D
-from nni_nastc.features.video import find_videos
+from nni_nastc.features.video_files import find_videos
 from nni_nastc.files import write_json
 from nni_nastc.plots import draw_timeline
 from nni_nastc.predict import predict_video

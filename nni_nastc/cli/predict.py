@@ -100,7 +100,7 @@ def _count(text: str) -> int:
 
 def _videos(arguments: argparse.Namespace) -> list[Path]:
     """Return the video files, those in folders included."""
-    from nni_nastc.features.video import find_videos
+    from nni_nastc.features.video_files import find_videos
 
     given = [Path(video) for video in arguments.videos]
     return [path for video in given for path in (find_videos([video]) if video.is_dir() else [video])]

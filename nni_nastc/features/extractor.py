@@ -17,7 +17,7 @@ from nni_nastc.features.extraction_plan import ExtractionPlan, PlannedVideo, est
 from nni_nastc.features.feature_batches import FeatureExtractor
 from nni_nastc.features.i3d import I3D
 from nni_nastc.features.store import FeatureStore, StoreSettings, VideoEntry
-from nni_nastc.features.video import find_videos
+from nni_nastc.features.video_files import find_videos
 
 BATCH_SIZE = 8
 TRIAL_S = 10.0

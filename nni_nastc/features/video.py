@@ -25,9 +25,7 @@ from nni_nastc.errors import ConfigError, VideoError
 from nni_nastc.features.containers import check_whole
 from nni_nastc.features.slices import zero_run_check
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH, num_windows
-from nni_nastc.features.video_files import VIDEO_SUFFIXES, check_exists, find_videos
-
-__all__ = ["VIDEO_SUFFIXES", "Superframe", "VideoInfo", "find_videos", "probe", "read_superframes"]
+from nni_nastc.features.video_files import check_exists
 
 # Fail at errors that decoders conceal by default. Stricter flags find hardly more, and refuse sound files of encoders
 # that break small rules.

@@ -13,7 +13,8 @@ import torch
 
 from nni_nastc.errors import ConfigError, VideoError
 from nni_nastc.features import video as video_module
-from nni_nastc.features.video import find_videos, probe, read_superframes
+from nni_nastc.features.video import probe, read_superframes
+from nni_nastc.features.video_files import find_videos
 from tests.videos import (
     PRINT_PEAK_MEMORY,
     numbered_frame,
