@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
@@ -15,8 +16,10 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     ModelError
-        If a GPU is asked for that is not there.
+        If the name is no device, or a GPU is asked for that is not there.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ModelError(f"a device is auto, cpu, cuda or cuda:NUMBER, got {name!r}; use one of them")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from nni_nastc import __version__
 from nni_nastc.cli import data, demo, evaluate, export, extract, import_features, predict, search, train, weights
@@ -22,9 +24,17 @@ _COMMANDS = (demo, data, extract, import_features, search, train, evaluate, pred
 _RESUMED = ("demo", "extract", "import", "search", "train")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells an error in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error, and exit with code 2."""
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nastc",
         description="Search, train and use temporal networks for complex actions in long videos (NAS-TC on NNI).",
     )
@@ -68,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if all went well, 2 if something that was given is wrong, 130 if it was interrupted.
     """
     arguments = _parse(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text, terminals may lack letters
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with disk_errors(os.getcwd()):

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 from filelock import FileLock
@@ -226,6 +227,10 @@ class FeatureStore:
         """
         if entry.stem.startswith("."):
             raise FeatureStoreError(f"a video's name must not start with a dot: given {entry.stem}; rename the file")
+        if any(category(letter) in ("Cc", "Cs") for letter in entry.stem):
+            raise FeatureStoreError(
+                f"a video's name must be text in UTF-8 on one line: given {entry.stem!r}; rename the file"
+            )
         with ExitStack() as held, ExitStack() as stack:
             with _locked(self.path):  # so that nobody takes the file for abandoned before it is held
                 temporary = stack.enter_context(atomic_path(self.file(entry.stem)))

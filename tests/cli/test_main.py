@@ -43,3 +43,40 @@ def test_a_reader_that_wants_no_more_is_no_error(tmp_path):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nastc: the following arguments are required: COMMAND; see nastc --help"),
+        (["serch"], "nastc: argument COMMAND: invalid choice: 'serch'"),
+        (["search"], "nastc search: the following arguments are required: config"),
+        (["search", "a.yaml", "--epochs", "3"], "nastc: unrecognized arguments: --epochs"),
+        (["export", "a", "epochs=3"], "nastc: unrecognized arguments: epochs=3"),
+        (["extract", "a", "--out", "b", "--batch-size", "x"], "nastc extract: argument --batch-size: invalid int"),
+    ],
+)
+def test_wrong_arguments_are_one_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(message)
+
+
+def test_interrupted(monkeypatch, capsys):
+    def stop(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "run_fetch", stop)
+    assert main(["weights", "fetch"]) == 130
+    assert capsys.readouterr().err.strip() == "nastc weights: interrupted"
+
+
+def test_names_that_the_terminal_cannot_show():
+    code = "from nni_nastc.cli import main, weights\n"
+    code += "weights.run_fetch = lambda arguments: print('caf\\udce9 \\u65e5')\nmain.main(['weights', 'fetch'])"
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ascii_only, check=True)
+    assert done.stdout == b"caf\\udce9 \\u65e5\n"

@@ -175,6 +175,13 @@ class TestRefusal:
             write()
         assert visible(store.path) == ["manifest.json"]
 
+    @pytest.mark.parametrize("name", ["a\nb", "caf\udce9", "\x1b[31m"])
+    def test_name_that_is_no_line_of_text(self, store, name):
+        with pytest.raises(FeatureStoreError, match="must be text in UTF-8 on one line") as caught:
+            store.write(name, *some_features(windows=2), 25.0, "a.mp4", 1)
+        assert str(caught.value).isprintable()
+        assert visible(store.path) == ["manifest.json"]
+
     def test_name_that_would_be_hidden(self, store):
         with pytest.raises(FeatureStoreError, match=r"must not start with a dot: given \.a"):
             add(store, ".a")
