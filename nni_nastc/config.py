@@ -54,6 +54,7 @@ class TrainerConfig(Section):
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    num_nodes: int = Field(1, ge=1, description="machines, each with as many devices; torchrun or SLURM starts them")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
 
@@ -127,13 +128,13 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """``nastc evaluate``. What is not given is taken from the checkpoint's own training."""
+    """``nastc evaluate``. Store, annotations, dataset and target are the training's own unless they are given."""
 
-    checkpoint: Path = Field(description="model.safetensors of nastc train")
-    output: Path = Field(description="folder for metrics.json")
-    store: Path = Field(description="feature store")
-    annotations: Path = Field(description="JSON file of classes, subsets and labels, or folder of the official files")
-    dataset: DatasetName = Field("json", description="whose files the annotations are")
+    checkpoint: Path = Field(description="model.safetensors of nastc train, or its folder")
+    output: Path | None = Field(None, description="for metrics.json and predictions.txt; null: beside the checkpoint")
+    store: Path | None = Field(None, description="feature store")
+    annotations: Path | None = Field(None, description="JSON file, or folder of the official files")
+    dataset: DatasetName | None = Field(None, description="whose files the annotations are")
     target: Literal["activities", "unit-actions"] | None = None
     subset: Literal["train", "test"] = "test"
     unlabelled: bool = Field(False, description="score the test videos, too, that nobody labelled (Charades has 49)")
@@ -143,6 +144,18 @@ class EvaluateConfig(Section):
     cache: Cache = "none"
     seed: Seed = 0
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+
+class PredictionsConfig(Section):
+    """``nastc evaluate --predictions``: scores that are there already."""
+
+    predictions: Path = Field(description="a line a video: its id and a score for each class")
+    annotations: Path = Field(description="JSON file of classes, subsets and labels, or folder of the official files")
+    dataset: DatasetName = Field("json", description="whose files the annotations are")
+    target: Literal["activities", "unit-actions"] | None = None
+    subset: Literal["train", "test"] = "test"
+    unlabelled: bool = Field(False, description="score the test videos, too, that nobody labelled (Charades has 49)")
+    output: Path | None = Field(None, description="folder for metrics.json; null: they are only shown")
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)

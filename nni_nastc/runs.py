@@ -15,6 +15,7 @@ from typing import Any
 
 from nni_nastc import __version__
 from nni_nastc.config import Section, dump_config, load_yaml
+from nni_nastc.distributed import is_main
 from nni_nastc.errors import RunFolderError
 from nni_nastc.files import atomic_path, make_folder, write_json
 
@@ -57,7 +58,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes that run the same command, but for those of one distributed run."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        if is_main():
             _lock(descriptor, folder)
         yield
     finally:
@@ -76,7 +77,7 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 
 def _is_finished(folder: Path, config: Section, result: str) -> bool:
-    """Tell whether the folder holds this very run, finished; prepare it if it is empty."""
+    """Tell whether the folder holds this very run, finished; process 0 prepares it if it is empty."""
     path = folder / CONFIG_FILE
     if path.is_file():
         if differing := _differences(load_yaml(path), config.model_dump(mode="json")):
@@ -85,6 +86,8 @@ def _is_finished(folder: Path, config: Section, result: str) -> bool:
                 "choose another output, or remove the folder"
             )
         return (folder / result).is_file()
+    if not is_main():
+        return False
     if any(folder.iterdir()):
         raise RunFolderError(f"the output folder {folder} holds other files; choose another output, or empty it")
     with atomic_path(path) as temporary:

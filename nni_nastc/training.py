@@ -20,10 +20,10 @@ from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
 from nni_nastc.data.dataset import make_loader
 from nni_nastc.data.splits import hold_out
 from nni_nastc.devices import check_trainer, local_device
+from nni_nastc.distributed import check_processes, is_main
 from nni_nastc.errors import RunFolderError
 from nni_nastc.evaluation.history import EpochHistory, EpochSeed, SaveState, read_history
 from nni_nastc.evaluation.module import RecognitionModule
-from nni_nastc.evaluation.scoring import METRIC_NAMES
 from nni_nastc.files import read_object, write_json
 from nni_nastc.models import NetworkSpec, build_model, check_model_timesteps, find_network
 from nni_nastc.plots import draw_history
@@ -57,6 +57,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         If anything that was given is wrong; before the output folder is made.
     """
     start = time.perf_counter()
+    check_processes(config.trainer.devices, config.trainer.num_nodes)
     check_trainer(config.trainer.accelerator, config.trainer.devices, config.trainer.precision)
     videos = VideoSet.open(
         config.data.store,
@@ -97,13 +98,17 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     with open_run(config.output, config, METRICS_FILE) as finished:
         if finished:
             return read_object(config.output / METRICS_FILE, RunFolderError)
-        write_json(
-            config.output / "split.json",
-            {"train": [record.id for record in training], "held_out": [record.id for record in held]},
-        )
+        if is_main():
+            write_json(
+                config.output / "split.json",
+                {"train": [record.id for record in training], "held_out": [record.id for record in held]},
+            )
         history = EpochHistory(config.output, videos.task, validation)
         _fit(config, model, data, history, callbacks)
-        return _write_result(config, spec, model, videos, time.perf_counter() - start)
+        metrics = _metrics(config, spec, model, time.perf_counter() - start)
+        if is_main():
+            _write_result(config, spec, model, videos, metrics)
+        return metrics
 
 
 def _parts(config: TrainConfig, videos: VideoSet) -> tuple[list[VideoRecord], list[VideoRecord]]:
@@ -126,6 +131,7 @@ def _fit(
         max_epochs=config.epochs,
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
+        num_nodes=config.trainer.num_nodes,
         precision=config.trainer.precision,
         gradient_clip_val=config.optimizer.gradient_clip,
         callbacks=[EpochSeed(config.seed), history, *callbacks, SaveState(config.output)],
@@ -148,10 +154,8 @@ def _optimizer(
     return optimizer, CosineAnnealingLR(optimizer, epochs) if config.schedule == "cosine" else None
 
 
-def _write_result(
-    config: TrainConfig, spec: NetworkSpec, model: torch.nn.Module, videos: VideoSet, seconds: float
-) -> dict[str, Any]:
-    """Write the picture, the checkpoint, and the metrics, which mark the run as finished."""
+def _metrics(config: TrainConfig, spec: NetworkSpec, model: torch.nn.Module, seconds: float) -> dict[str, Any]:
+    """Return what ``metrics.json`` says of a finished training."""
     history = read_history(config.output, config.epochs)
     last = history["epochs"][-1]
     metrics = {
@@ -162,8 +166,15 @@ def _write_result(
         "seconds": seconds,
     }
     if "val_score" in last:
-        metrics |= {f"held_out_{METRIC_NAMES[videos.task]}": last["val_score"], "held_out_loss": last["val_loss"]}
-    draw_history(history, config.output / "history.png")
+        metrics |= {f"held_out_{history['metric']}": last["val_score"], "held_out_loss": last["val_loss"]}
+    return metrics
+
+
+def _write_result(
+    config: TrainConfig, spec: NetworkSpec, model: torch.nn.Module, videos: VideoSet, metrics: dict[str, Any]
+) -> None:
+    """Write the picture, the checkpoint, and the metrics, which mark the run as finished."""
+    draw_history(read_history(config.output, config.epochs), config.output / "history.png")
     save_bundle(
         config.output / MODEL_FILE,
         model.cpu(),
@@ -182,4 +193,3 @@ def _write_result(
         ),
     )
     write_json(config.output / METRICS_FILE, metrics)
-    return metrics

@@ -17,6 +17,7 @@ LEVELS = {
     "config": 3,
     "genotype": 2,
     "devices": 2,
+    "distributed": 1,
     "features.superframes": 2,
     "evaluation.metrics": 2,
     "evaluation.predictions": 2,

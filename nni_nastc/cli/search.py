@@ -29,9 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     with training_session():
         genotype = run_search(config, [EpochProgress("searching")])
-    for node, pairs in enumerate(genotype.nodes):
-        print(f"node {node}: " + " + ".join(f"{name}({_INPUTS[source]})" for name, source in pairs))
-    print(f"wrote genotype.json, history.json, cell.png, alphas.png to {config.output}")
+        for node, pairs in enumerate(genotype.nodes):
+            print(f"node {node}: " + " + ".join(f"{name}({_INPUTS[source]})" for name, source in pairs))
+        print(f"wrote genotype.json, history.json, cell.png, alphas.png to {config.output}")
     return 0
 
 

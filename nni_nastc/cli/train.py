@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with training_session():
         metrics = train(config, [EpochProgress("training")])
-    for name, value in metrics.items():
-        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
-    print(f"wrote model.safetensors, metrics.json, history.json to {config.output}")
+        for name, value in metrics.items():
+            print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        print(f"wrote model.safetensors, metrics.json, history.json to {config.output}")
     return 0

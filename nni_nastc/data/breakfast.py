@@ -39,7 +39,9 @@ UNIT_ACTIONS = (
     "stir_tea", "stirfry_egg", "take_bowl", "take_butter", "take_cup", "take_eggs", "take_glass", "take_knife",
     "take_plate", "take_squeezer", "take_topping",
 )  # fmt: skip
-"""The 48 unit-actions, for files that do not list them. SIL is silence: nothing happens."""
+"""The 48 unit-actions, for files that do not list them."""
+BACKGROUND = "SIL"
+"""Silence: nothing happens. It occurs in every video, so its average precision is 1."""
 
 VIDEO_NAME = re.compile(
     r"(?P<person>P(?P<number>\d\d))_(?P<camera>cam\d+|webcam\d+|stereo)(?P<pair>\d*)"
@@ -73,7 +75,8 @@ def load_breakfast(path: Path, target: str | None = None) -> Annotations:
         path = path / "breakfast.json"
     if path.is_file():
         annotations = load_json(path, target)
-        return replace(annotations, records=tuple(_with_person(record) for record in annotations.records))
+        records = tuple(_with_person(record) for record in annotations.records)
+        return replace(annotations, records=records, background=_background(annotations.classes))
     if not path.is_dir():
         raise AnnotationError(f"no such file or folder: {path}; check the path of the annotations")
     problems = Problems(path)
@@ -93,8 +96,14 @@ def load_breakfast(path: Path, target: str | None = None) -> Annotations:
     problems.raise_any()
     records = tuple(reader.records[name] for name in sorted(reader.records))
     if target == "unit-actions":
-        return Annotations(unit_actions, "multi-label", records, (), tuple(reader.notices), target)
+        return Annotations(
+            unit_actions, "multi-label", records, (), tuple(reader.notices), target, _background(unit_actions)
+        )
     return Annotations(ACTIVITIES, "single-label", records, unit_actions, tuple(reader.notices), TARGETS[0])
+
+
+def _background(classes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in classes if name == BACKGROUND)
 
 
 class _Reader:

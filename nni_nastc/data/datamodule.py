@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from nni_nastc.data.annotations import Annotations, VideoRecord, load_annotations
-from nni_nastc.data.dataset import FeatureDataset, make_loader
+from nni_nastc.data.dataset import EpochSampler, FeatureDataset, make_loader
 from nni_nastc.data.reading import FeatureSource, KeptFeatures
 from nni_nastc.errors import DataError
 from nni_nastc.features.store import FeatureStore
@@ -144,7 +144,7 @@ class FeatureDataModule(pl.LightningDataModule):
     val : FeatureDataset or None
         In a search, the videos that train alphas.
     batch_size : int
-        Videos a batch.
+        Videos a batch, in each process.
     workers : int
         Threads that read ahead; 0 reads when a batch is needed.
     seed : int
@@ -174,8 +174,8 @@ class FeatureDataModule(pl.LightningDataModule):
         return [] if self.val is None else self._shuffled(self.val, self.seed + 1)
 
     def _shuffled(self, dataset: FeatureDataset, seed: int) -> DataLoader[Any]:
-        # Batch norm cannot train on a last batch of one video.
-        drop_last = len(dataset) % self.batch_size == 1
+        # Batch norm cannot train on a last batch of one video, in whichever process.
+        drop_last = len(EpochSampler(len(dataset), shuffle=True)) % self.batch_size == 1
         return make_loader(
             dataset, batch_size=self.batch_size, shuffle=True, workers=self.workers, drop_last=drop_last, seed=seed
         )

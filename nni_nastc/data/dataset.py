@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from nni_nastc.data.loader import BatchLoader
 from nni_nastc.data.reading import FeatureSource, StoredFeatures
 from nni_nastc.data.records import Task, VideoRecord
+from nni_nastc.distributed import place
 from nni_nastc.errors import DataError
 from nni_nastc.features.superframes import random_windows, uniform_windows
 
@@ -89,7 +89,7 @@ class FeatureDataset(Dataset[Example]):
         self.source = StoredFeatures(store) if source is None else source
         self.ids = [record.id for record in records]
         self.windows = [store.videos[name].windows for name in self.ids]
-        self.targets = _targets(records, classes, task)
+        self.targets = targets_of(records, classes, task)
         self.timesteps = _timesteps(store, timesteps)
         self.sampling = sampling
         self.draws = draws
@@ -173,10 +173,8 @@ class EpochSampler(DistributedSampler[Any]):
     def place(self) -> tuple[int, int]:
         """Number of this process, and of all processes."""
         rank, world = self._given
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank = torch.distributed.get_rank() if rank is None else rank
-            world = torch.distributed.get_world_size() if world is None else world
-        return rank or 0, world or 1
+        here, processes = place()
+        return here if rank is None else rank, processes if world is None else world
 
     def __len__(self) -> int:
         rank, world = self.place
@@ -260,8 +258,28 @@ def _timesteps(store: FeatureStore, timesteps: int | None) -> int:
     return timesteps
 
 
-def _targets(records: Sequence[VideoRecord], classes: Sequence[str], task: Task) -> Tensor:
-    """Return the targets of all records: (N,) int64 if single-label, (N, K) float32 if multi-label."""
+def targets_of(records: Sequence[VideoRecord], classes: Sequence[str], task: Task) -> Tensor:
+    """Return the targets of all records.
+
+    Parameters
+    ----------
+    records : sequence of VideoRecord
+        N videos.
+    classes : sequence of str
+        K class names, in the order of the targets.
+    task : str
+        "single-label" or "multi-label".
+
+    Returns
+    -------
+    Tensor
+        Class numbers (N,) int64 if single-label; 0 or 1 (N, K) float32 if multi-label.
+
+    Raises
+    ------
+    DataError
+        If a label is none of the classes, or a single-label video has not exactly one.
+    """
     number = {name: k for k, name in enumerate(classes)}
     marks = torch.zeros(len(records), len(classes))
     for i, record in enumerate(records):

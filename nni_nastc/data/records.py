@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nni_nastc.errors import AnnotationError
+from nni_nastc.errors import AnnotationError, NastcError
 
 Subset = Literal["train", "test"]
 Task = Literal["single-label", "multi-label"]
@@ -102,6 +102,9 @@ class Annotations:
         What was mended while reading.
     target : str or None
         Which of the ``TARGETS`` the classes are; None where there is no choice.
+    background : tuple of str
+        The classes that stand for nothing happening, such as Breakfast's SIL. They are classes as all others, but the
+        mean over classes is told without them, too.
     skips_unlabelled : bool
         Whether a video without any class is one that nobody labelled, rather than one where nothing of the classes
         happens: it is not for training, and for testing only if asked.
@@ -113,6 +116,7 @@ class Annotations:
     parts: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
     target: str | None = None
+    background: tuple[str, ...] = ()
     skips_unlabelled: bool = False
 
     def of(self, subset: Subset, *, unlabelled: bool = False) -> list[VideoRecord]:
@@ -149,20 +153,20 @@ class Problems:
         """Note a problem, and where it is."""
         self._found.append(problem)
 
-    def raise_any(self) -> None:
-        """Raise an AnnotationError of one line if there is a problem.
+    def raise_any(self, error: type[NastcError] = AnnotationError) -> None:
+        """Raise an error of one line if there is a problem.
 
         Raises
         ------
-        AnnotationError
-            With the first ``SHOWN_PROBLEMS`` problems and the number of the others.
+        NastcError
+            ``error``, with the first ``SHOWN_PROBLEMS`` problems and the number of the others.
         """
         if not self._found:
             return
         count = len(self._found)
         more = f"; and {count - SHOWN_PROBLEMS} more" if count > SHOWN_PROBLEMS else ""
         shown = "; ".join(" ".join(problem.split()) for problem in self._found[:SHOWN_PROBLEMS])
-        raise AnnotationError(f"{self.path} has {count} problem{'s' * (count > 1)}: {shown}{more}")
+        raise error(f"{self.path} has {count} problem{'s' * (count > 1)}: {shown}{more}")
 
 
 def clip_segment(

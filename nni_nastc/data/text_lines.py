@@ -89,5 +89,6 @@ def require_subsets(records: Sequence[VideoRecord], hints: dict[Subset, str], pr
 
 
 def name_of(path: Path, problems: Problems) -> str:
-    """Return the path of a file below the folder that is read."""
-    return str(path.relative_to(problems.path)) if path.is_relative_to(problems.path) else path.name
+    """Return the path of a file below the folder that is read, or the name of the only file."""
+    below = path != problems.path and path.is_relative_to(problems.path)
+    return str(path.relative_to(problems.path)) if below else path.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
+from nni_nastc.distributed import share_buffers
 from nni_nastc.errors import CheckpointError, ModelError, NastcError, RunFolderError
 from nni_nastc.evaluation.scoring import METRIC_NAMES, score_videos
 from nni_nastc.files import atomic_path, read_object, write_json
@@ -25,14 +26,18 @@ _VERSION = 1
 
 
 class EpochSeed(Callback):
-    """Seed the random numbers of every epoch by its number, so that a resumed run draws what an unbroken one draws."""
+    """Seed the random numbers of every epoch by its number, so that a resumed run draws what an unbroken one draws.
+
+    Each process of a distributed run draws its own.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set torch's generators."""
-        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+        epoch_seed = self.seed * 1_000_003 + trainer.current_epoch
+        torch.manual_seed(epoch_seed * trainer.world_size + trainer.global_rank)
 
 
 class EpochHistory(Callback):
@@ -111,6 +116,7 @@ class EpochHistory(Callback):
         }
         _require_finite(entry)
         if self.loader is not None:
+            share_buffers(pl_module.model)  # type: ignore[arg-type]
             result = score_videos(pl_module.model, self.loader, self.task, pl_module.device)  # type: ignore[arg-type]
             entry |= {"val_loss": result.loss, "val_score": result.metric}
         entry["seconds"] = time.perf_counter() - self._start
@@ -130,8 +136,9 @@ class SaveState(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the state."""
-        with atomic_path(self.path) as temporary:
-            trainer.save_checkpoint(temporary, weights_only=False)
+        # Gathering the state takes all processes; process 0 writes it.
+        with atomic_path(self.path) if trainer.is_global_zero else nullcontext(self.path) as path:
+            trainer.save_checkpoint(path, weights_only=False)
 
 
 def read_history(folder: Path, epochs: int) -> dict[str, Any]:

@@ -42,7 +42,8 @@ class RecognitionModule(LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         loss = loss_of(self.task, self(network_input(batch["features"])), batch["target"])
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["index"]))
+        size = len(batch["index"])
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nni_nastc.data.reading import network_input
+from nni_nastc.distributed import gather
 from nni_nastc.evaluation.metrics import accuracy, mean_average_precision
 from nni_nastc.evaluation.predictions import average_draws
 
@@ -102,20 +104,20 @@ def score_videos(
     Returns
     -------
     VideoScores
-        A row for each video, in the order of their numbers.
+        A row for each video, in the order of their numbers. In a distributed run each process walks its share of the
+        draws, and every process gets the scores of all videos.
     """
     was_training = network.training
     network.eval()
-    indices, rows, labels, losses = [], [], [], []
+    own = []  # of each batch: numbers of the videos, probabilities, targets, sum of the losses
     with torch.no_grad():
         for batch in loader:
             logits = network(network_input(batch["features"], device)).float()
-            target = batch["target"].to(device)
-            losses.append(loss_of(task, logits, target).item() * len(logits))
-            rows.append(probabilities(task, logits).double().cpu().numpy())
-            indices.append(batch["index"].numpy())
-            labels.append(batch["target"].numpy())
+            loss = loss_of(task, logits, batch["target"].to(device)).item() * len(logits)
+            scores = probabilities(task, logits).double().cpu().numpy()
+            own.append((batch["index"].numpy(), scores, batch["target"].numpy(), loss))
     network.train(was_training)
+    indices, rows, labels, losses = zip(*chain.from_iterable(gather(own)), strict=True)
     index = np.concatenate(indices)
     first = np.unique(index, return_index=True)[1]
     return VideoScores(

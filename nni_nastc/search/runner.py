@@ -17,6 +17,7 @@ from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
 from nni_nastc.data.dataset import make_loader
 from nni_nastc.data.splits import halves
 from nni_nastc.devices import check_trainer, local_device
+from nni_nastc.distributed import check_processes
 from nni_nastc.errors import ModelError
 from nni_nastc.evaluation.history import EpochHistory, EpochSeed, SaveState, read_history
 from nni_nastc.evaluation.module import RecognitionModule
@@ -63,8 +64,10 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     check_timesteps(config.data.timesteps, num_layers)
     strategy = make_strategy(config.strategy)
     check_trainer(config.trainer.accelerator, config.trainer.devices, config.trainer.precision)
-    if config.trainer.devices != 1:
-        raise ModelError(f"a search runs on one device, got trainer.devices = {config.trainer.devices}; set it to 1")
+    check_processes(config.trainer.devices, config.trainer.num_nodes)
+    for key in ("devices", "num_nodes"):
+        if (given := getattr(config.trainer, key)) != 1:
+            raise ModelError(f"a search runs on one device, got trainer.{key} = {given}; set it to 1")
     videos = VideoSet.open(
         config.data.store,
         config.data.annotations,

@@ -1,0 +1,100 @@
+"""The processes of one distributed run: which one this is, and what they tell one another.
+
+A run has one process unless Lightning, torchrun or SLURM started several; then each does a share of the work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from nni_nastc.errors import ConfigError
+
+Value = TypeVar("Value")
+
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+
+
+def place() -> tuple[int, int]:
+    """Return the number of this process, and of all processes that have met; (0, 1) where none have."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def is_main() -> bool:
+    """Tell whether this is the process that writes files: the only one, or number 0.
+
+    Before the processes have met, the environment tells, as torchrun, Lightning and SLURM set it.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    return all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Let the processes that torchrun started meet for the block; nothing happens in a process started alone.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where this process computes: GPUs talk by NCCL, CPUs by Gloo.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def check_processes(devices: int | str, num_nodes: int) -> None:
+    """Refuse a training that torchrun started with another number of processes than its configuration has.
+
+    Each of them would take itself for the only one.
+
+    Raises
+    ------
+    ConfigError
+        With both numbers.
+    """
+    started = int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else None
+    if started is not None and devices != "auto" and started != int(devices) * num_nodes:
+        raise ConfigError(
+            f"torchrun started {started} processes, the configuration has trainer.devices = {devices} on "
+            f"trainer.num_nodes = {num_nodes}; set them to what was started"
+        )
+
+
+def gather(value: Value) -> list[Value]:
+    """Return the values of all processes, in the order of their numbers, in every process.
+
+    Parameters
+    ----------
+    value : Any
+        That can be pickled.
+    """
+    _, world = place()
+    if world == 1:
+        return [value]
+    values: list[Value | None] = [None] * world
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the buffers of process 0: batch norm's statistics, which training leaves different."""
+    if place()[1] > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
