@@ -129,12 +129,6 @@ def test_unknown_space():
         find_space("nastk", SEARCH_SPACES)
 
 
-@pytest.mark.parametrize("name", ["search", "train"])
-def test_examples_are_valid(name):
-    schema = {"search": SearchConfig, "train": TrainConfig}[name]
-    load_config(schema, ROOT / "examples" / "own_videos" / f"{name}.yaml")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
