@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from nni_nastc.bundle import load_bundle
 from nni_nastc.config import EvaluateConfig
+from nni_nastc.data.datamodule import VideoSet
 from nni_nastc.errors import CheckpointError, FeatureStoreError, ModelError
 from nni_nastc.evaluate import evaluate
 from nni_nastc.training import train
@@ -67,6 +69,18 @@ def test_a_tenth_is_held_out_and_the_final_training_uses_all(toy: ToySet, tmp_pa
     assert "held_out_accuracy" not in metrics
 
 
+def test_held_out_videos_are_scored_by_their_middle_windows(toy: ToySet, tmp_path):
+    metrics = train(toy.train(tmp_path / "run"))
+    held = json.loads((tmp_path / "run" / "split.json").read_text())["held_out"]
+    videos = VideoSet.open(toy.store, toy.annotations, timesteps=8)
+    records = [record for record in videos.records("train") if record.id in held]
+    dataset = videos.dataset(records, "uniform")
+    model = load_bundle(tmp_path / "run")[1]
+    with torch.no_grad():
+        losses = [cross_entropy(model(item["features"].float()[None])[0], item["target"]).item() for item in dataset]
+    assert metrics["held_out_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
 def test_stopped_training_resumes_to_the_same_network(toy: ToySet, tmp_path):
     train(toy.train(tmp_path / "unbroken", epochs=3))
     config = toy.train(tmp_path / "broken", epochs=3)
@@ -88,6 +102,7 @@ def test_evaluation_is_the_mean_of_ten_draws_over_the_test_part(toy: ToySet, tmp
     assert evaluate(evaluation(toy, tmp_path / "run"))["loss"] == metrics["loss"]
     assert evaluate(evaluation(toy, tmp_path / "run", batch_size=3))["loss"] == pytest.approx(metrics["loss"])
     assert evaluate(evaluation(toy, tmp_path / "run", seed=1))["loss"] != metrics["loss"]
+    assert evaluate(evaluation(toy, tmp_path / "run", draws=1))["loss"] != metrics["loss"], "all draws count"
 
 
 def test_another_class_list_is_refused(toy: ToySet, tmp_path):
