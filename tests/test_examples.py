@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nni_nastc.cli.main import build_parser, main
-from nni_nastc.config import EvaluateConfig, PredictionsConfig, Section, SearchConfig, TrainConfig, load_config
+from nni_nastc.config import EvaluateConfig, PredictionsConfig, SearchConfig, Section, TrainConfig, load_config
 from nni_nastc.data.annotations import load_annotations
 from nni_nastc.data.breakfast import UNIT_ACTIONS
 from nni_nastc.features.store import FeatureStore, StoreSettings
