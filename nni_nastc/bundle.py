@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nni_nastc.errors import CheckpointError, NastcError
 from nni_nastc.evaluation.scoring import METRIC_NAMES
 from nni_nastc.features.store import StoreSettings
-from nni_nastc.files import atomic_path
+from nni_nastc.files import atomic_path, typed_fields
 from nni_nastc.models import NetworkSpec, build_model, check_model_timesteps
 
 MODEL_FILE = "model.safetensors"
@@ -32,6 +32,7 @@ TEST_DRAWS = 10
 _KEY = "nni_nastc"
 _FORMAT = "nni_nastc.checkpoint"
 _VERSION = 1
+_MOST = 2**16
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Bundle:
             f"features are (C, H, W) with C = {self.spec.in_channels}, got {self.feature_shape}": (
                 len(self.feature_shape) == 3 and self.feature_shape[0] == self.spec.in_channels
             ),
-            f"timesteps and draws must be at least 1, got {self.timesteps} and {self.draws}": (
-                min(self.timesteps, self.draws) >= 1
+            f"timesteps and draws must be from 1 to {_MOST}, got {self.timesteps} and {self.draws}": (
+                1 <= min(self.timesteps, self.draws) <= max(self.timesteps, self.draws) <= _MOST
             ),
         }
         return [problem for problem, kept in rules.items() if not kept]
@@ -130,8 +131,8 @@ class Bundle:
         entries = {key: entry for key, entry in value.items() if key not in ("format", "version")}
         try:
             entries["spec"] = NetworkSpec.from_dict(entries["spec"])
-            entries["backbone"] = StoreSettings(**entries["backbone"])
-            return cls(**entries)
+            entries["backbone"] = StoreSettings.from_dict(entries["backbone"])
+            return cls(**typed_fields(cls, entries))
         except (KeyError, TypeError) as problem:
             raise CheckpointError(f"its entries are not those of a checkpoint ({problem}); train it anew") from problem
 
@@ -207,7 +208,7 @@ def load_bundle(path: Path | str) -> tuple[Bundle, nn.Module]:
     try:
         bundle = Bundle.from_dict(json.loads(metadata[_KEY]))
         module = build_model(bundle.spec)
-    except (NastcError, json.JSONDecodeError) as problem:
+    except (NastcError, ValueError, RecursionError) as problem:
         raise CheckpointError(f"{path} cannot be used as a checkpoint: {problem}") from problem
     _check_tensors(path, state, module.state_dict())
     module.load_state_dict(state, strict=True)

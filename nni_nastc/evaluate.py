@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from nni_nastc.bundle import Bundle, find_checkpoint, load_bundle, require_classes
-from nni_nastc.config import EvaluateConfig, PredictionsConfig
+from nni_nastc.config import EvaluateConfig, PredictionsConfig, load_config
 from nni_nastc.data.annotations import Annotations, load_annotations
 from nni_nastc.data.datamodule import VideoSet
 from nni_nastc.data.dataset import make_loader, targets_of
@@ -37,14 +38,17 @@ def complete(config: EvaluateConfig) -> EvaluateConfig:
         If something is missing that the checkpoint does not tell.
     """
     checkpoint = find_checkpoint(config.checkpoint)
-    trained_on = load_bundle(checkpoint)[0].training.get("config", {}).get("data", {})
+    trained_on: Any = load_bundle(checkpoint)[0].training
+    for key in ("config", "data"):
+        trained_on = trained_on.get(key) if isinstance(trained_on, Mapping) else None
+    trained_on = trained_on if isinstance(trained_on, Mapping) else {}
     keys = ("store", "annotations", "dataset", "target")
     values = {"checkpoint": checkpoint, "output": Path(checkpoint).parent / "evaluation"}
     values |= {key: trained_on[key] for key in keys if trained_on.get(key) is not None}
     values |= config.model_dump(exclude_none=True, exclude={"checkpoint"})
     if missing := [key for key in ("store", "annotations") if key not in values]:
         raise ConfigError(f"{' and '.join(missing)} must be given: {checkpoint} does not tell what it was trained on")
-    return EvaluateConfig.model_validate(values)
+    return load_config(EvaluateConfig, None, defaults=values)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:

@@ -7,10 +7,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from nni_nastc.errors import DiskError, NastcError, RunFolderError
 
@@ -120,6 +123,46 @@ def read_object(path: Path | str, error: type[NastcError] = NastcError) -> dict[
     if not isinstance(value, dict):
         raise error(f"{path} must hold a JSON object, got {type(value).__name__}; it was edited or damaged")
     return value
+
+
+def typed_fields(schema: type, value: Any) -> dict[str, Any]:
+    """Check JSON values against the fields of a dataclass.
+
+    Parameters
+    ----------
+    schema : type
+        The dataclass.
+    value : Any
+        An object whose keys are names of its fields; keys that are not are left to its constructor.
+
+    Returns
+    -------
+    dict
+        The same, lists turned into tuples where the field is one.
+
+    Raises
+    ------
+    TypeError
+        If it is no object, or values have other types than their fields; all are named.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"an object is needed, got {value!r}")
+    fields, problems = dict(value), []
+    for name, adapter in _adapters(schema).items():
+        try:
+            if name in fields:
+                fields[name] = adapter.validate_python(fields[name])
+        except ValidationError as problem:
+            rule = problem.errors()[0]["msg"]
+            problems.append(f"{name}: {rule[0].lower()}{rule[1:]}, got {str(value[name])[:80]!r}")
+    if problems:
+        raise TypeError("; ".join(problems))
+    return fields
+
+
+@cache
+def _adapters(schema: type) -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(schema).items()}
 
 
 def sha256_file(path: Path | str) -> str:

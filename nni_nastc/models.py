@@ -13,6 +13,7 @@ from torch import nn
 
 from nni_nastc.baselines.pooling import PoolingNetwork
 from nni_nastc.errors import ModelError
+from nni_nastc.files import typed_fields
 from nni_nastc.genotype import Genotype
 from nni_nastc.nn.network import build_network, check_timesteps
 
@@ -63,12 +64,10 @@ class NetworkSpec:
         ModelError, GenotypeError
             If keys are missing or unknown, or the genotype is invalid.
         """
-        fields = dict(value)
-        network = fields.get("network")
-        if not isinstance(network, str):
-            fields["network"] = Genotype.from_dict(network)
         try:
-            return cls(**fields)
+            if isinstance(value, Mapping) and not isinstance(value.get("network"), str):
+                value = {**value, "network": Genotype.from_dict(value.get("network"))}
+            return cls(**typed_fields(cls, value))
         except TypeError as problem:
             raise ModelError(f"not the specification of a network: {problem}") from problem
 

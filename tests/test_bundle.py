@@ -124,7 +124,15 @@ def test_descriptions_that_cannot_be_used(checkpoint):
         ({**good, "task": "guess"}, "single-label or multi-label, got 'guess'"),
         ({**good, "feature_shape": [32, 3, 3]}, r"C = 24, got \(32, 3, 3\)"),
         ({**good, "timesteps": 6}, r"divisible by 2\^L"),
-        ({**good, "draws": 0}, "at least 1, got 8 and 0"),
+        ({**good, "draws": 0}, "from 1 to 65536, got 8 and 0"),
+        ({**good, "timesteps": 10**11}, "from 1 to 65536, got 100000000000"),
+        ({**good, "draws": 3.5}, "draws: input should be a valid integer.* got '3.5'"),
+        ({**good, "timesteps": None, "classes": 3}, "classes: .* got '3'; timesteps: .* got 'None'"),
+        ({**good, "training": []}, "training: .* got"),
+        ({**good, "spec": "x"}, "an object is needed, got 'x'"),
+        ({**good, "spec": {**good["spec"], "num_layers": [3]}}, "num_layers: .*integer"),
+        ({**good, "backbone": {**good["backbone"], "crop": "wide"}}, "crop: .*integer.* got 'wide'"),
+        ({**good, "backbone": 7}, "an object is needed, got 7"),
         ({**good, "backbone": {**good["backbone"], "lens": 50}}, "lens"),
         ({**good, "spec": {**good["spec"], "network": "magic"}}, "no network is called 'magic'"),
     ):
@@ -133,9 +141,10 @@ def test_descriptions_that_cannot_be_used(checkpoint):
             load_bundle(checkpoint)
         assert str(checkpoint) in str(caught.value)
         assert "\n" not in str(caught.value)
-    rewrite(checkpoint, metadata={"nni_nastc": "{"})
-    with pytest.raises(CheckpointError, match="cannot be used as a checkpoint"):
-        load_bundle(checkpoint)
+    for text in ("{", "[" * 100_000):
+        rewrite(checkpoint, metadata={"nni_nastc": text})
+        with pytest.raises(CheckpointError, match="cannot be used as a checkpoint"):
+            load_bundle(checkpoint)
 
 
 def test_loading_is_strict_about_every_tensor(checkpoint):

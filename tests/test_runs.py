@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from nni_nastc.config import SpaceConfig
-from nni_nastc.errors import CheckpointError, DataError, ModelError, RunFolderError
+from nni_nastc.bundle import load_bundle, save_bundle
+from nni_nastc.config import EvaluateConfig, SpaceConfig
+from nni_nastc.errors import CheckpointError, ConfigError, DataError, ModelError, RunFolderError
+from nni_nastc.evaluate import complete
 from nni_nastc.runs import open_run
 from nni_nastc.search.runner import run_search
 from nni_nastc.training import train
@@ -172,3 +175,29 @@ def test_nothing_to_score(toy: ToySet, tmp_path, command):
     with pytest.raises(DataError, match="has a label"):
         run(command, toy, tmp_path / "run", data=toy.data() | {"annotations": str(path)})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("told", [{}, {"config": None}, {"config": []}, {"config": {"data": {"store": 3}}}], ids=str)
+def test_a_checkpoint_that_does_not_tell_its_data(stopped, tmp_path, told):
+    bundle, network = load_bundle(stopped[1])
+    save_bundle(tmp_path / "model.safetensors", network, replace(bundle, training=told))
+    with pytest.raises(ConfigError, match="must be given"):
+        complete(EvaluateConfig(checkpoint=tmp_path / "model.safetensors"))
+
+
+def test_keys_that_an_older_release_did_not_have_stand_at_their_defaults(toy: ToySet, tmp_path):
+    config = toy.train(tmp_path / "run")
+    with open_run(config.output, config, "metrics.json"):
+        pass
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("hold_out:")))
+    with open_run(config.output, config, "metrics.json") as finished:
+        assert not finished
+
+
+def test_a_temporary_file_of_a_killed_run_is_no_other_file(toy: ToySet, tmp_path):
+    config = toy.train(tmp_path / "run")
+    config.output.mkdir()
+    (config.output / ".config-killed.yaml").touch()
+    with open_run(config.output, config, "metrics.json") as finished:
+        assert not finished

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nni_nastc.predict import Prediction
 
 TOP = 5
+MOST = 1000
 ROUNDING = 0.001
 """Log-odds that are as good as none: a network's arithmetic is in single precision."""
 EXIT_SOME_FAILED = 2
@@ -93,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _count(text: str) -> int:
     """Read a number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST}, got {text!r}")
     return int(text)
 
 
@@ -199,7 +200,7 @@ def _report_failed(failed: list[dict[str, str]], total: int) -> int:
     """List the videos that failed, and return the exit code."""
     if not failed:
         return 0
-    print(f"{len(failed)} of {total} videos could not be predicted:", file=sys.stderr)
+    print(f"nastc predict: cannot use {len(failed)} of {total} videos:", file=sys.stderr)
     for entry in failed:
         named = entry["video"] in entry["reason"]
         print(f"  {entry['reason']}" if named else f"  {entry['video']}: {entry['reason']}", file=sys.stderr)

@@ -78,7 +78,7 @@ class FeatureExtractor:
     def windows(self, info: VideoInfo) -> NDArray[np.int64]:
         """Return the windows of a video that are extracted: all, or as many as there are of those evenly spaced."""
         count = num_windows(info.num_frames)
-        if self.settings.windows == "all" or count == 0:
+        if self.settings.windows == "all" or self.settings.windows >= count:
             return np.arange(count)
         return np.unique(uniform_windows(count, self.settings.windows))
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from nni_nastc.errors import FeatureStoreError
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH
-from nni_nastc.files import read_json, write_json
+from nni_nastc.files import read_json, typed_fields, write_json
 
 MANIFEST_FILE = "manifest.json"
 
@@ -61,6 +61,11 @@ class StoreSettings:
     windows: Literal["all"] | int = "all"
     pool: int | None = None
 
+    @classmethod
+    def from_dict(cls, value: Any) -> StoreSettings:
+        """Read JSON values; a ``TypeError`` tells what is wrong with them."""
+        return cls(**typed_fields(cls, value))
+
     @property
     def from_videos(self) -> bool:
         """Whether such features can be made of a video here."""
@@ -106,9 +111,9 @@ class VideoEntry:
     size_bytes: int
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> VideoEntry:
-        """Read JSON values."""
-        return cls(**{**value, "shape": tuple(value["shape"])})
+    def from_dict(cls, value: Any) -> VideoEntry:
+        """Read JSON values; a ``TypeError`` tells what is wrong with them."""
+        return cls(**typed_fields(cls, value))
 
 
 def write_manifest(path: Path, settings: StoreSettings, videos: Mapping[str, VideoEntry]) -> None:
@@ -143,7 +148,7 @@ def read_manifest(path: Path) -> tuple[StoreSettings, dict[str, VideoEntry]]:
     if not isinstance(value, dict) or value.get("format") != _FORMAT or value.get("version") != _VERSION:
         raise FeatureStoreError(f"{manifest} is no manifest of version {_VERSION}; extract into another folder")
     try:
-        settings = StoreSettings(**value["settings"])
+        settings = StoreSettings.from_dict(value["settings"])
         return settings, {stem: VideoEntry.from_dict(entry) for stem, entry in value["videos"].items()}
     except (KeyError, TypeError, AttributeError) as problem:
         raise FeatureStoreError(
@@ -159,7 +164,7 @@ def to_metadata(settings: StoreSettings, entry: VideoEntry) -> dict[str, str]:
 def from_metadata(metadata: Mapping[str, str]) -> tuple[StoreSettings, VideoEntry] | None:
     """Return what the header of a video's file says, or None if that makes no sense."""
     try:
-        settings = StoreSettings(**json.loads(metadata[_SETTINGS_KEY]))
+        settings = StoreSettings.from_dict(json.loads(metadata[_SETTINGS_KEY]))
         return settings, VideoEntry.from_dict(json.loads(metadata[_ENTRY_KEY]))
     except (ValueError, KeyError, TypeError):
         return None

@@ -85,14 +85,14 @@ def test_json_is_all_that_stdout_gets(folder, capsys):
     assert sorted(entry["name"] for entry in prediction["classes"]) == sorted(CLASSES)
     assert sum(entry["score"] for entry in prediction["classes"]) == pytest.approx(1)
     assert set(prediction["timeline"]["evidence"]) == set(CLASSES)
-    assert "1 of 2 videos could not be predicted:\n  bad.mp4 is damaged" in err
+    assert "nastc predict: cannot use 1 of 2 videos:\n  bad.mp4 is damaged" in err
 
 
 def test_a_bad_video_does_not_stop_the_others(folder, capsys):
     assert main(["predict", "bad.mp4", "a.mp4", "--model", "run"]) == 2
     out, err = capsys.readouterr()
     assert "a.mp4" in out
-    assert err == "1 of 2 videos could not be predicted:\n  bad.mp4 is damaged: give another copy\n"
+    assert err == "nastc predict: cannot use 1 of 2 videos:\n  bad.mp4 is damaged: give another copy\n"
 
 
 def test_timeline_draws_a_picture_and_writes_the_numbers(folder, capsys):
@@ -153,7 +153,7 @@ def test_counts_start_at_one(folder, capsys, count):
     with pytest.raises(SystemExit) as stop:
         main(["predict", "a.mp4", "--model", "run", f"--top={count}"])
     assert stop.value.code == 2
-    assert f"from 1 up, got '{count}'" in capsys.readouterr().err
+    assert f"from 1 to 1000, got '{count}'" in capsys.readouterr().err
 
 
 def test_weights_of_another_training_are_refused(folder, capsys):
