@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["nni_nastc", "nni_nastc.*"]),
     package_data={
-        "nni_nastc": ["py.typed", "search_spaces/*.yaml", "search_spaces/*.json", "search_spaces/genotypes/*.json"]
+        "nni_nastc": ["py.typed", "search_spaces/*.yaml", "search_spaces/genotypes/*.json"]
     },
     install_requires=[
         "av>=17,<19",

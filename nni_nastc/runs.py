@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_nastc import __version__
-from nni_nastc.config import Section, dump_config, load_yaml
+from nni_nastc.config import Section, dump_config, load_config
 from nni_nastc.distributed import is_main
 from nni_nastc.errors import RunFolderError
 from nni_nastc.files import atomic_path, make_folder, write_json
@@ -80,7 +80,8 @@ def _is_finished(folder: Path, config: Section, result: str) -> bool:
     """Tell whether the folder holds this very run, finished; process 0 prepares it if it is empty."""
     path = folder / CONFIG_FILE
     if path.is_file():
-        if differing := _differences(load_yaml(path), config.model_dump(mode="json")):
+        before = load_config(type(config), path)  # defaults stand for keys that an older release did not have
+        if differing := _differences(before.model_dump(mode="json"), config.model_dump(mode="json")):
             raise RunFolderError(
                 f"the output folder {folder} holds another run (other values of {', '.join(differing)}); "
                 "choose another output, or remove the folder"
@@ -88,7 +89,7 @@ def _is_finished(folder: Path, config: Section, result: str) -> bool:
         return (folder / result).is_file()
     if not is_main():
         return False
-    if any(folder.iterdir()):
+    if any(not file.name.startswith(".") for file in folder.iterdir()):
         raise RunFolderError(f"the output folder {folder} holds other files; choose another output, or empty it")
     with atomic_path(path) as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nni_nastc.distributed import is_main
@@ -70,6 +71,7 @@ class EpochProgress(Callback):
             TextColumn("epoch {task.completed:.0f}/{task.total}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[scores]}"),
+            console=Console(stderr=True),
         )
         self.task = self.bar.add_task(title, total=None, scores="")
 
