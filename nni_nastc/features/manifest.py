@@ -69,7 +69,7 @@ class StoreSettings:
     @property
     def from_videos(self) -> bool:
         """Whether such features can be made of a video here."""
-        return self.backbone == "i3d"
+        return (self.backbone, self.endpoint, self.superframe_length) == ("i3d", "Mixed_5c", SUPERFRAME_LENGTH)
 
     def differences(self, other: StoreSettings) -> list[str]:
         """Return the settings that differ, as ``name: ours, theirs``. The weights' name does not count."""

@@ -417,3 +417,24 @@ def test_the_manifest_is_written_at_times_and_at_save(store, monkeypatch):
     assert len(FeatureStore.open(store.path)) == 4
     store.save()
     assert len(json.loads((store.path / "manifest.json").read_text())["videos"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "possible"),
+    [({}, True), ({"crop": 112, "pool": 1}, True), ({"backbone": "x3d"}, False), ({"endpoint": "Mixed_4f"}, False),
+     ({"superframe_length": 16}, False)],
+    ids=str,
+)  # fmt: skip
+def test_which_features_can_be_made_of_videos_here(change, possible):
+    assert StoreSettings("random", "sha256:0", **change).from_videos is possible
+
+
+@pytest.mark.parametrize("change", [{"crop": "wide"}, {"pool": [3]}, {"windows": None}, {"weights": 7}], ids=str)
+def test_a_manifest_with_values_of_other_types(tmp_path, change):
+    FeatureStore.create_or_open(tmp_path / "store", StoreSettings("random", "sha256:0"))
+    path = tmp_path / "store" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"] |= change
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(FeatureStoreError, match=f"is damaged .{next(iter(change))}: "):
+        FeatureStore.open(tmp_path / "store")
