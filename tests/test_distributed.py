@@ -89,8 +89,9 @@ def test_two_processes_train_stop_resume_and_evaluate(odd_toy: ToySet, tmp_path)
     config = odd_toy.train(tmp_path / "run", epochs=3, trainer={"accelerator": "cpu", "devices": 2})
     path = tmp_path / "train.yaml"
     path.write_text(dump_config(config.model_copy(update={"output": tmp_path / "unbroken"})))
-    shown = torchrun("nni_nastc", "train", path).stdout
-    assert shown.count("wrote model.safetensors") == 1, f"one process speaks: {shown}"
+    shown = torchrun("nni_nastc", "train", path)
+    assert shown.stdout.count("wrote model.safetensors") == 1, f"one process speaks: {shown.stdout}"
+    assert shown.stderr.count("epoch 3/3") == 1, f"one process draws: {shown.stderr}"
 
     path.write_text(dump_config(config))
     assert torchrun(JOBS, "stop", tmp_path, check=False).returncode != 0

@@ -71,7 +71,7 @@ class EpochProgress(Callback):
             TextColumn("epoch {task.completed:.0f}/{task.total}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[scores]}"),
-            console=Console(stderr=True),
+            console=Console(stderr=True, quiet=not is_main()),
         )
         self.task = self.bar.add_task(title, total=None, scores="")
 

@@ -139,6 +139,7 @@ class SaveState(Checkpoint):
         # Gathering the state takes all processes; process 0 writes it.
         with atomic_path(self.path) if trainer.is_global_zero else nullcontext(self.path) as path:
             trainer.save_checkpoint(path, weights_only=False)
+        trainer.strategy.barrier()  # none goes on before the state is in place
 
 
 def read_history(folder: Path, epochs: int) -> dict[str, Any]:
