@@ -95,7 +95,7 @@ class TempDartsLightningModule(DartsLightningModule):
         with _frozen(self.arch_parameters()):
             loss = _loss(self.training_module.training_step(batch["train"], 2 * batch_idx + 1))
             self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
-        self.log("search/weight_loss", loss.detach(), on_step=False, on_epoch=True)
+        self.log("search/weight_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=1)
         self.advance_lr_schedulers(batch_idx)
         return loss.detach()
 
@@ -107,7 +107,8 @@ class TempDartsLightningModule(DartsLightningModule):
             loss, _ = self.penalty(loss, self.export_probs())
         self.manual_backward(loss)
         optimizer.step()
-        self.log("search/alpha_loss", loss.detach(), on_step=False, on_epoch=True)
+        # The mean over steps: Lightning cannot tell how many videos a batch of an unknown evaluator holds.
+        self.log("search/alpha_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_epoch_start(self) -> None:
         """Leave out NNI's switching of gradients: :meth:`training_step` freezes what a step does not train."""
