@@ -19,7 +19,8 @@ setup(
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["nni_nastc", "nni_nastc.*"]),
     package_data={
-        "nni_nastc": ["py.typed", "search_spaces/*.yaml", "search_spaces/genotypes/*.json"]
+        "nni_nastc": ["py.typed", "search_spaces/*.yaml", "search_spaces/genotypes/*.json"],
+        "nni_nastc.experiments": ["*.js"],
     },
     install_requires=[
         "av>=17,<19",
@@ -30,6 +31,7 @@ setup(
         "onnx>=1.16",
         "onnxruntime>=1.18",
         "onnxscript>=0.1",
+        "psutil",
         "pydantic>=2.5",
         "pytorch-lightning>=2.6",
         "pyyaml>=6",

@@ -45,6 +45,10 @@ class CheckpointError(NastcError, ValueError):
     """A checkpoint is damaged or does not fit what it is used for."""
 
 
+class ExperimentError(NastcError, RuntimeError):
+    """An experiment of NNI cannot be started, found or read."""
+
+
 class RunFolderError(NastcError, OSError):
     """An output folder cannot be used: it holds another run, or cannot be written."""
 

@@ -30,6 +30,7 @@ LEVELS = {
     "models": 5,
     "evaluation": 5,
     "runs": 5,
+    "experiments": 6,
     "bundle": 6,
     "export": 7,
     "predict": 7,
@@ -44,7 +45,7 @@ LEVELS = {
 FENCES = {
     "h5py": ("features.array_files",),
     "av": ("features.video", "data.synthetic"),
-    "nni": ("space", "search", "evaluation.module"),
+    "nni": ("space", "search", "evaluation.module", "experiments"),
     "yaml": ("config",),
     "matplotlib": ("plots",),
     "onnxruntime": ("export",),

@@ -16,6 +16,8 @@ CODE = """
 import nni_nastc, torch
 from nni_nastc.config import find_space
 from nni_nastc.models import SEARCH_SPACES, NetworkSpec, build_model, find_network, shipped_genotypes
+from nni_nastc.experiments.server import PRELOAD
+assert PRELOAD.is_file()
 space = find_space("nastc", SEARCH_SPACES)
 for name in shipped_genotypes():
     network = build_model(NetworkSpec(find_network(name), 5, 16, space.num_layers, space.num_groups))

@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nni_nastc import __version__
-from nni_nastc.cli import data, demo, evaluate, export, extract, import_features, predict, search, train, weights
+from nni_nastc.cli import (
+    data,
+    demo,
+    evaluate,
+    export,
+    extract,
+    import_features,
+    nni_env,
+    predict,
+    search,
+    train,
+    weights,
+)
 from nni_nastc.errors import NastcError
 from nni_nastc.files import disk_errors
 
@@ -19,7 +31,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
-_COMMANDS = (demo, data, extract, import_features, search, train, evaluate, predict, export, weights)
+_COMMANDS = (demo, data, extract, import_features, search, train, evaluate, predict, export, weights, nni_env)
 
 _RESUMED = ("demo", "extract", "import", "search", "train")
 
