@@ -17,13 +17,13 @@ from nni_nastc.bundle import MODEL_FILE, Bundle, save_bundle
 from nni_nastc.config import TrainConfig, TrainOptimizerConfig
 from nni_nastc.data.annotations import VideoRecord
 from nni_nastc.data.datamodule import FeatureDataModule, VideoSet
-from nni_nastc.data.dataset import make_loader
 from nni_nastc.data.splits import hold_out
 from nni_nastc.devices import check_trainer, local_device
 from nni_nastc.distributed import check_processes, is_main
 from nni_nastc.errors import RunFolderError
-from nni_nastc.evaluation.history import EpochHistory, EpochSeed, SaveState, read_history
+from nni_nastc.evaluation.history import EpochHistory, read_history
 from nni_nastc.evaluation.module import RecognitionModule
+from nni_nastc.evaluation.trainer import trainer_arguments
 from nni_nastc.files import read_object, write_json
 from nni_nastc.models import NetworkSpec, build_model, check_model_timesteps, find_network
 from nni_nastc.plots import draw_history
@@ -59,16 +59,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     start = time.perf_counter()
     check_processes(config.trainer.devices, config.trainer.num_nodes)
     check_trainer(config.trainer.accelerator, config.trainer.devices, config.trainer.precision)
-    videos = VideoSet.open(
-        config.data.store,
-        config.data.annotations,
-        dataset=config.data.dataset,
-        target=config.data.target,
-        timesteps=config.data.timesteps,
-        seed=config.seed,
-        cache=config.data.cache,
-        device=local_device(config.trainer.accelerator),
-    )
+    device = local_device(config.trainer.accelerator)
+    videos = VideoSet.from_config(config.data, seed=config.seed, device=device)
     spec = NetworkSpec(
         network=find_network(config.genotype),
         num_classes=videos.num_classes,
@@ -80,19 +72,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     training, held = _parts(config, videos)
     if held:
         videos.require_labels(held, "the held-out part")
-    data = FeatureDataModule(
-        videos.dataset(training, "random"),
-        batch_size=config.data.batch_size,
-        workers=config.data.workers,
-        seed=config.seed,
-    )
-    validation = make_loader(
-        videos.dataset(held, "uniform"),
-        batch_size=config.data.batch_size,
-        shuffle=False,
-        workers=config.data.workers,
-        seed=config.seed,
-    ) if held else None
+    data = videos.training_batches(training, config=config.data)
+    validation = videos.scored_batches(held, config=config.data) if held else None
     pl.seed_everything(config.seed, verbose=False)
     model = build_model(spec)
     with open_run(config.output, config, METRICS_FILE) as finished:
@@ -128,17 +109,7 @@ def _fit(
     module = RecognitionModule(history.task, lambda parameters: _optimizer(parameters, config.optimizer, config.epochs))
     module.set_model(model)
     trainer = pl.Trainer(
-        max_epochs=config.epochs,
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        num_nodes=config.trainer.num_nodes,
-        precision=config.trainer.precision,
-        gradient_clip_val=config.optimizer.gradient_clip,
-        callbacks=[EpochSeed(config.seed), history, *callbacks, SaveState(config.output)],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=config.output,
+        **trainer_arguments(config, history, callbacks), gradient_clip_val=config.optimizer.gradient_clip
     )
     with history.resuming() as arguments:
         trainer.fit(module, datamodule=data, **arguments)

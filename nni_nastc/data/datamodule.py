@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from nni_nastc.config import DataConfig
 from nni_nastc.data.annotations import Annotations, VideoRecord, load_annotations
 from nni_nastc.data.dataset import EpochSampler, FeatureDataset, make_loader
 from nni_nastc.data.reading import FeatureSource, KeptFeatures
@@ -81,6 +82,20 @@ class VideoSet:
         source = KeptFeatures(opened, places[cache]) if cache in places else None
         return cls(opened, load_annotations(annotations, target, dataset=dataset), timesteps, seed, source)
 
+    @classmethod
+    def from_config(cls, config: DataConfig, *, seed: int, device: torch.device) -> VideoSet:
+        """Open what a configuration names; see :meth:`open`."""
+        return cls.open(
+            config.store,
+            config.annotations,
+            dataset=config.dataset,
+            target=config.target,
+            timesteps=config.timesteps,
+            seed=seed,
+            cache=config.cache,
+            device=device,
+        )
+
     def records(self, subset: Literal["train", "test"], *, unlabelled: bool = False) -> list[VideoRecord]:
         """Return the records of a part; see :meth:`nni_nastc.data.records.Annotations.of`.
 
@@ -108,6 +123,34 @@ class VideoSet:
             draws=draws,
             seed=self.seed,
             source=self.source,
+        )
+
+    def training_batches(
+        self, train: Sequence[VideoRecord], val: Sequence[VideoRecord] | None = None, *, config: DataConfig
+    ) -> FeatureDataModule:
+        """Return random draws of the records that train weights, and in a search of those that train alphas.
+
+        Raises
+        ------
+        DataError
+            If there is a single video, on which batch norm cannot train.
+        """
+        return FeatureDataModule(
+            self.dataset(train, "random"),
+            None if val is None else self.dataset(val, "random"),
+            batch_size=config.batch_size,
+            workers=config.workers,
+            seed=self.seed,
+        )
+
+    def scored_batches(self, records: Sequence[VideoRecord], *, config: DataConfig) -> DataLoader[Any]:
+        """Return the middle draws of the records on which a network is scored, in their order."""
+        return make_loader(
+            self.dataset(records, "uniform"),
+            batch_size=config.batch_size,
+            shuffle=False,
+            workers=config.workers,
+            seed=self.seed,
         )
 
     def require_labels(self, records: Sequence[VideoRecord], part: str) -> None:
