@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,16 @@ class Genotype:
     def operations(self) -> tuple[str, ...]:
         """The eight operation names, node by node."""
         return tuple(name for node in self.nodes for name, _ in node)
+
+    def canonical(self) -> Genotype:
+        """Return the one way to write this network down: cells that compute the same have equal canonical forms.
+
+        A node adds its two operations, so their order does not matter; nor does the predecessor of ``zero``.
+        """
+        nodes = tuple(
+            tuple(sorted((name, 0 if name == "zero" else source) for name, source in node)) for node in self.nodes
+        )
+        return replace(self, nodes=nodes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form as a dict."""
