@@ -39,6 +39,7 @@ setup(
         "safetensors>=0.4",
         # nnictl needs pkg_resources, which later releases no longer have.
         "setuptools>=77.0.3,<81",
+        "tensorboard>=2.13",
         "torch>=2.4",
     ],
     extras_require={

@@ -164,7 +164,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Section)
 def load_config(
     schema: type[AnyConfig],
     path: Path | str | None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> AnyConfig:
     """Read a YAML file, apply ``key=value`` pairs, and check everything.
@@ -175,8 +175,9 @@ def load_config(
         One of the configurations of this module.
     path : Path, str or None
         The YAML file; None for none.
-    overrides : sequence of str
-        ``key=value``, where the key may be dotted (``data.batch_size=4``) and the value is YAML.
+    overrides : sequence of str, or mapping
+        ``key=value``, where the key may be dotted (``data.batch_size=4``) and the value is YAML; or the same as a
+        mapping from dotted keys to values.
     defaults : mapping, optional
         Values that the file and the overrides may replace.
 
@@ -191,8 +192,9 @@ def load_config(
         If the file is missing or no YAML, or with all unknown keys and wrong values in one message.
     """
     values = {**(defaults or {}), **({} if path is None else _read_yaml(Path(path)))}
-    for override in overrides:
-        _apply(values, override)
+    given = overrides if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
+    for key, value in given.items():
+        _set(values, key, value)
     try:
         return schema.model_validate(values)
     except ValidationError as problem:
@@ -261,15 +263,25 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values or {}
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one dotted ``key=value`` in nested dicts."""
+def parse_override(override: str) -> tuple[str, Any]:
+    """Return the dotted key and the value of ``key=value``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no key, or the value is not YAML.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"overrides are written key=value (data.batch_size=4), got {override!r}")
     try:
-        value = _parse_yaml(text)
+        return key, _parse_yaml(text)
     except _NOT_YAML as problem:
         raise ConfigError(f"the value of {key} is not YAML: {text[:80]!r}") from problem
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested dicts."""
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})

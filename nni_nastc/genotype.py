@@ -50,6 +50,8 @@ EDGES = tuple((node, predecessor) for node in range(NUM_NODES) for predecessor i
 CELL_LABEL = "nas_temp"
 """NNI's label of the cell, shared by all layers: one set of choices, one set of alphas."""
 
+_SOURCES = ("I_k-2", "I_k-1", "node 0", "node 1", "node 2")
+
 _FORMAT = "nni_nastc.genotype"
 _VERSION = 1
 
@@ -116,6 +118,14 @@ class Genotype:
             tuple(sorted((name, 0 if name == "zero" else source) for name, source in node)) for node in self.nodes
         )
         return replace(self, nodes=nodes)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The cell in words, a line a node: ``node 0: sep_conv_3(I_k-2) + identity(I_k-1)``."""
+        return tuple(
+            f"node {node}: " + " + ".join(f"{name}({_SOURCES[source]})" for name, source in pairs)
+            for node, pairs in enumerate(self.nodes)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form as a dict."""

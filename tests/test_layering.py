@@ -18,6 +18,7 @@ LEVELS = {
     "genotype": 2,
     "devices": 2,
     "distributed": 1,
+    "session": 2,
     "features.superframes": 2,
     "evaluation.metrics": 2,
     "evaluation.predictions": 2,
@@ -36,10 +37,10 @@ LEVELS = {
     "predict": 7,
     "evaluate": 7,
     "training": 7,
-    "search": 7,
-    "demo": 8,
-    "cli": 9,
-    "__main__": 10,
+    "search": 8,
+    "demo": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 
 FENCES = {

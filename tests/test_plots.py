@@ -17,6 +17,8 @@ from nni_nastc.errors import NastcError
 from nni_nastc.genotype import EDGES, OPERATION_NAMES, SEARCHED_OPERATIONS, Genotype
 from nni_nastc.plots import (
     alphas_figure,
+    alphas_image,
+    alphas_map_figure,
     cell_figure,
     draw_alphas,
     draw_cell,
@@ -205,3 +207,22 @@ def test_other_formats_and_missing_folders_are_refused(tmp_path):
 def test_drawing_leaves_pyplot_alone():
     code = "import nni_nastc.plots, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_alphas_image_shows_the_weights_of_the_last_epoch():
+    """A row an edge, a column an operation: the brightest place is where the largest alpha is."""
+    alphas = np.zeros((14, 3))
+    alphas[11, 1] = 3.0
+    epochs = [{"epoch": 0, "alphas": np.eye(14, 3).tolist()}, {"epoch": 1, "alphas": alphas.tolist()}]
+    edges = [list(edge) for edge in EDGES]
+    history = {"epochs": epochs, "edges": edges, "operations": ["identity", "max_pool", "zero"]}
+    axes = alphas_map_figure(history).axes[0]
+    shown = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(shown[11], np.exp([0, 3, 0]) / np.exp([0, 3, 0]).sum())
+    np.testing.assert_allclose(shown[0], 1 / 3)
+    assert [label.get_text() for label in axes.get_xticklabels()] == history["operations"]
+    assert axes.get_yticklabels()[2].get_text() == "I_k-2 \u2192 B1"
+    assert "epoch 2" in axes.get_title(loc="left")
+    image = alphas_image(history)
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3

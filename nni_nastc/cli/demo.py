@@ -31,8 +31,9 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo, and show what came of it."""
     from nni_nastc.cli.extract import ExtractionBar, load_backbone
-    from nni_nastc.cli.progress import EpochProgress, training_session
+    from nni_nastc.cli.progress import EpochProgress
     from nni_nastc.demo import run_demo
+    from nni_nastc.session import training_session
 
     backbone = load_backbone(arguments.weights)
     with training_session(), ExtractionBar() as bar:

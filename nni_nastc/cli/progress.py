@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
-from io import StringIO
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,42 +11,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nni_nastc.distributed import is_main
 from nni_nastc.evaluation.history import EpochHistory
-
-_CHATTY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "nni", "torch.onnx")
-
-_NO_CONCERN_OF_USERS = (
-    ".*does not have many workers.*",
-    # Of the layout of a small gradient, when several processes train.
-    ".*Grad strides do not match bucket view strides.*",
-    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-    # A state of a run that somebody has replaced: it is refused in words.
-    ".*Detected pickle protocol.*",
-    # NNI's one-shot strategies have no validation loop; ours is a callback.
-    ".*`val_dataloader` but have no `validation_step`.*",
-)
-
-
-@contextmanager
-def training_session() -> Iterator[None]:
-    """Keep the chatter of Lightning and NNI from the terminal, and let Ctrl-C end the block as ``KeyboardInterrupt``.
-
-    Lightning would end the process instead. Enter it after the libraries are imported: they set their loggers up then.
-    Of several processes only the first prints.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), nullcontext() if is_main() else redirect_stdout(StringIO()):
-            for message in _NO_CONCERN_OF_USERS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 class EpochProgress(Callback):

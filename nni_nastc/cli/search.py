@@ -24,15 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(SearchConfig, arguments.config, arguments.overrides)
 
-    from nni_nastc.cli.progress import EpochProgress, training_session
+    from nni_nastc.cli.progress import EpochProgress
     from nni_nastc.search.runner import run_search
+    from nni_nastc.session import training_session
 
     with training_session():
         genotype = run_search(config, [EpochProgress("searching")])
-        for node, pairs in enumerate(genotype.nodes):
-            print(f"node {node}: " + " + ".join(f"{name}({_INPUTS[source]})" for name, source in pairs))
+        print("\n".join(genotype.lines))
         print(f"wrote genotype.json, history.json, cell.png, alphas.png to {config.output}")
     return 0
-
-
-_INPUTS = ("I_k-2", "I_k-1", "node 0", "node 1", "node 2")

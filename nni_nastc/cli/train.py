@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         overrides.append(f"genotype={arguments.genotype}")
     config = load_config(TrainConfig, arguments.config, overrides)
 
-    from nni_nastc.cli.progress import EpochProgress, training_session
+    from nni_nastc.cli.progress import EpochProgress
+    from nni_nastc.session import training_session
     from nni_nastc.training import train
 
     with training_session():

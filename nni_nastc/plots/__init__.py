@@ -3,6 +3,7 @@
 Drawn without a display and without ``pyplot``'s state.
 """
 
+from nni_nastc.plots.alphas_map import alphas_image, alphas_map_figure
 from nni_nastc.plots.annotated import AnnotatedVideo, annotated_figure, draw_annotated
 from nni_nastc.plots.cell import cell_figure, draw_cell
 from nni_nastc.plots.search import alphas_figure, draw_alphas, draw_history, history_figure
@@ -11,6 +12,8 @@ from nni_nastc.plots.timeline import draw_timeline, timeline_figure
 __all__ = [
     "AnnotatedVideo",
     "alphas_figure",
+    "alphas_image",
+    "alphas_map_figure",
     "annotated_figure",
     "cell_figure",
     "draw_alphas",
