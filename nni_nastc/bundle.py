@@ -250,8 +250,9 @@ def _some(names: Sequence[str]) -> str:
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Read the metadata and the tensors of a safetensors file."""
     with open(path, "rb") as stream:
-        start = stream.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+        start = stream.read(9)
+    # A safetensors file begins with the length of its header, whose bytes may be any, and then the header, in JSON.
+    if start[8:] != b"{" and start.startswith((b"PK", b"\x80")):
         raise CheckpointError(
             f"{path} is a pickled checkpoint of PyTorch or Lightning, which can run code when it is read; "
             f"give the {MODEL_FILE} that nastc train writes beside it"

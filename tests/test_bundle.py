@@ -90,6 +90,19 @@ def test_missing_files(tmp_path):
         load_bundle(tmp_path / "nothing.safetensors")
 
 
+@pytest.mark.parametrize("start", [b"\x80", b"P"])
+def test_checkpoints_of_any_header_length_are_read(start, tmp_path):
+    """The file's first byte is the lowest of the header's length, and may be that of a pickle."""
+    path, network = tmp_path / "a.safetensors", make_network()
+    for length in range(0, 256, 8):
+        save_bundle(path, network, replace(BUNDLE, training={"note": "x" * length}))
+        if path.read_bytes()[:1] == start:
+            break
+    else:
+        pytest.fail(f"no length of the note gives the first byte {start!r}")
+    assert load_bundle(path)[0].training == {"note": "x" * length}
+
+
 def test_other_files_are_named_for_what_they_are(tmp_path, checkpoint):
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
     (tmp_path / "old.ckpt").write_bytes(pickle.dumps({"a": 1}, protocol=2))
