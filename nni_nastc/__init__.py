@@ -25,12 +25,23 @@ _PUBLIC = {
     "OPS": "nni_nastc.nn.ops",
     "TempDARTS": "nni_nastc.search.temp_darts",
     "build_network": "nni_nastc.nn.network",
+    "build_timeception": "nni_nastc.baselines.timeception",
     "load_i3d": "nni_nastc.features.weights",
 }
 
-__all__ = ["Genotype", "NasTCSpace", "OPS", "TempDARTS", "__version__", "build_network", "load_i3d"]
+__all__ = [
+    "Genotype",
+    "NasTCSpace",
+    "OPS",
+    "TempDARTS",
+    "__version__",
+    "build_network",
+    "build_timeception",
+    "load_i3d",
+]
 
 if TYPE_CHECKING:
+    from nni_nastc.baselines.timeception import build_timeception
     from nni_nastc.features.weights import load_i3d
     from nni_nastc.genotype import Genotype
     from nni_nastc.nn.network import build_network

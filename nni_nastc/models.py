@@ -5,17 +5,27 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
-from nni_nastc.baselines.pooling import PoolingNetwork
+from nni_nastc.baselines.actionvlad import ActionVLAD
+from nni_nastc.baselines.lstm import AttentionLSTM
+from nni_nastc.baselines.non_local import NonLocalNetwork
+from nni_nastc.baselines.pool import PoolingNetwork
+from nni_nastc.baselines.super_events import SuperEvents
+from nni_nastc.baselines.tgm import TGMNetwork
+from nni_nastc.baselines.timeception import build_timeception
+from nni_nastc.baselines.transformer import TemporalTransformer
+from nni_nastc.baselines.trn import TemporalRelationNetwork
+from nni_nastc.baselines.videograph import VideoGraph, check_videograph_timesteps
 from nni_nastc.errors import ModelError
 from nni_nastc.files import typed_fields
 from nni_nastc.genotype import Genotype
-from nni_nastc.nn.network import build_network, check_timesteps
+from nni_nastc.nn.network import build_network, check_timesteps, default_num_groups
 
 SEARCH_SPACES = Path(__file__).parent / "search_spaces"
 """The folder of shipped search spaces and, in ``genotypes``, of cells that were found."""
@@ -34,9 +44,9 @@ class NetworkSpec:
     in_channels : int
         C of the features.
     num_layers : int
-        L of NAS-TC; other methods ignore it.
+        L of NAS-TC, of Timeception and of the transformer; the other methods have the number of their papers.
     num_groups : int or None
-        N of NAS-TC; None for the divisor of C that is nearest to C / 128.
+        N of NAS-TC and of Timeception; None for the divisor of C that is nearest to C / 128.
     """
 
     network: Genotype | str
@@ -72,12 +82,60 @@ class NetworkSpec:
             raise ModelError(f"not the specification of a network: {problem}") from problem
 
 
-def _pool(spec: NetworkSpec) -> nn.Module:
-    return PoolingNetwork(spec.num_classes, spec.in_channels)
+def _timeception(spec: NetworkSpec, *, dilated: bool = False) -> nn.Module:
+    groups = default_num_groups(spec.in_channels) if spec.num_groups is None else spec.num_groups
+    return build_timeception(spec.num_classes, spec.num_layers, spec.in_channels, groups, dilated)
 
 
-METHODS: Mapping[str, Callable[[NetworkSpec], nn.Module]] = MappingProxyType({"pool": _pool})
+def _halved(spec: NetworkSpec, timesteps: int) -> None:
+    check_timesteps(timesteps, spec.num_layers)
+
+
+def _any_timesteps(spec: NetworkSpec, timesteps: int) -> None:
+    """Accept every T."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A temporal head that takes the place of NAS-TC.
+
+    Parameters
+    ----------
+    build : callable
+        Builds the network (B, C, T, H, W) -> logits (B, K); a :class:`ModelError` if it cannot take the sizes.
+    check_timesteps : callable
+        Raises a :class:`ModelError` if the network cannot take a T.
+    """
+
+    build: Callable[[NetworkSpec], nn.Module]
+    check_timesteps: Callable[[NetworkSpec, int], None] = _any_timesteps
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "pool": Method(lambda spec: PoolingNetwork(spec.num_classes, spec.in_channels)),
+        "pool_max": Method(lambda spec: PoolingNetwork(spec.num_classes, spec.in_channels, reduction="max")),
+        "timeception": Method(_timeception, _halved),
+        "timeception_dilated": Method(partial(_timeception, dilated=True), _halved),
+        "actionvlad": Method(lambda spec: ActionVLAD(spec.num_classes, spec.in_channels)),
+        "videograph": Method(
+            lambda spec: VideoGraph(spec.num_classes, spec.in_channels),
+            lambda spec, timesteps: check_videograph_timesteps(timesteps),
+        ),
+        "nonlocal": Method(lambda spec: NonLocalNetwork(spec.num_classes, spec.in_channels)),
+        "trn": Method(lambda spec: TemporalRelationNetwork(spec.num_classes, spec.in_channels)),
+        "lstm": Method(lambda spec: AttentionLSTM(spec.num_classes, spec.in_channels)),
+        "super_events": Method(lambda spec: SuperEvents(spec.num_classes, spec.in_channels)),
+        "tgm": Method(lambda spec: TGMNetwork(spec.num_classes, spec.in_channels)),
+        "transformer": Method(
+            lambda spec: TemporalTransformer(spec.num_classes, spec.in_channels, num_layers=spec.num_layers)
+        ),
+    }
+)
 """Temporal heads that take the place of NAS-TC, by name."""
+
+RANDOM_CELL = "random_cell"
+"""``random_cell:SEED`` names a cell that is drawn at random, a control of what a search is worth."""
 
 
 def build_model(spec: NetworkSpec) -> nn.Module:
@@ -90,29 +148,48 @@ def build_model(spec: NetworkSpec) -> nn.Module:
     """
     if isinstance(spec.network, Genotype):
         return build_network(spec.network, spec.num_classes, spec.num_layers, spec.in_channels, spec.num_groups)
-    if spec.network not in METHODS:
-        raise ModelError(_unknown(spec.network))
-    return METHODS[spec.network](spec)
+    method = _method(spec.network)
+    if min(spec.num_classes, spec.in_channels) < 1:
+        raise ModelError(
+            f"{spec.network} needs num_classes >= 1 and in_channels >= 1, got num_classes={spec.num_classes}, "
+            f"in_channels={spec.in_channels}"
+        )
+    return method.build(spec)
 
 
 def check_model_timesteps(spec: NetworkSpec, timesteps: int) -> None:
-    """Raise a :class:`ModelError` if the network cannot take this T."""
+    """Raise a :class:`ModelError` if the network cannot take this T; it says which it can."""
     if isinstance(spec.network, Genotype):
         check_timesteps(timesteps, spec.num_layers)
+    else:
+        _method(spec.network).check_timesteps(spec, timesteps)
+
+
+def _method(name: str) -> Method:
+    if name not in METHODS:
+        raise ModelError(_unknown(name))
+    return METHODS[name]
 
 
 def find_network(name: str) -> Genotype | str:
-    """Return what a name stands for: a method, a shipped genotype, or the genotype in a JSON file or a search's folder.
+    """Return what a name stands for.
+
+    Parameters
+    ----------
+    name : str
+        A method, a shipped genotype, ``random_cell:SEED``, or the path of a genotype's JSON file or a search's folder.
 
     Raises
     ------
     ModelError
-        If nothing has this name; the nearest names are given.
+        If nothing has this name; the nearest name is given.
     GenotypeError
         If the file is no genotype.
     """
     if name in METHODS:
         return name
+    if name.startswith(f"{RANDOM_CELL}:"):
+        return _random_cell(name.removeprefix(f"{RANDOM_CELL}:"))
     shipped = SEARCH_SPACES / "genotypes" / f"{name}.json"
     if shipped.is_file():
         return Genotype.from_json(shipped)
@@ -124,13 +201,19 @@ def find_network(name: str) -> Genotype | str:
     raise ModelError(_unknown(name))
 
 
+def _random_cell(seed: str) -> Genotype:
+    if not (seed.isascii() and seed.isdigit()):
+        raise ModelError(f"a random cell is {RANDOM_CELL}:SEED with a number from 0, got {seed!r}; try {RANDOM_CELL}:0")
+    return Genotype.random(int(seed))
+
+
 def shipped_genotypes() -> tuple[str, ...]:
     """Return the names of the genotypes that come with the package."""
     return tuple(sorted(path.stem for path in (SEARCH_SPACES / "genotypes").glob("*.json")))
 
 
 def _unknown(name: str) -> str:
-    names = [*METHODS, *shipped_genotypes()]
+    names = [*METHODS, *shipped_genotypes(), f"{RANDOM_CELL}:SEED"]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"no network is called {name!r}: give a genotype's JSON file or one of {', '.join(names)}{hint}"

@@ -16,7 +16,8 @@ from nni_nastc.errors import CheckpointError, ModelError
 from nni_nastc.export import export_onnx
 from nni_nastc.features.store import StoreSettings
 from nni_nastc.genotype import Genotype
-from nni_nastc.models import NetworkSpec, build_model
+from nni_nastc.models import METHODS, NetworkSpec, build_model
+from tests.helpers import fill
 
 # Every operation but zero is in it.
 GENOTYPE = Genotype(
@@ -29,17 +30,17 @@ GENOTYPE = Genotype(
 )
 
 
-def make_checkpoint(path, network=GENOTYPE) -> torch.nn.Module:
+def make_checkpoint(path, network=GENOTYPE, timesteps=8) -> torch.nn.Module:
     bundle = Bundle(
         spec=NetworkSpec(network, num_classes=3, in_channels=24, num_layers=2, num_groups=2),
         classes=("wave", "bow", "Grüße"),
         task="single-label",
-        timesteps=8,
+        timesteps=timesteps,
         backbone=StoreSettings(weights="kinetics400", weights_digest="sha256:12ab"),
         feature_shape=(24, 3, 2),
     )
     module = build_model(bundle.spec)
-    module(torch.randn(4, 24, 8, 3, 2))
+    fill(module)
     save_bundle(path, module, bundle)
     return module.eval()
 
@@ -94,13 +95,29 @@ def test_another_opset(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_way_of_older_releases_of_pytorch(tmp_path, monkeypatch):
-    module = make_checkpoint(tmp_path / "a.safetensors")
-    monkeypatch.setattr(export, "_convert", _traced)
-    report = export_onnx(tmp_path / "a.safetensors")
-    features = torch.rand(5, 24, 8, 3, 2)
+def assert_same_logits(module, report):
+    """T = 12 is no multiple of all that heads divide it by."""
+    features = torch.rand(5, 24, 12, 3, 2)
+    expected = module(features).detach().numpy()
     (logits,) = onnxruntime.InferenceSession(report.path).run(None, {"features": features.numpy()})
-    np.testing.assert_allclose(logits, module(features).detach().numpy(), atol=1e-5)
+    tolerance = 2e-5 * np.abs(expected).max()
+    assert np.ptp(expected, axis=0).min() > 20 * tolerance, "the comparison would not see an error"
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_exported(method, tmp_path, capfd):
+    module = make_checkpoint(tmp_path / "a.safetensors", method, timesteps=12)
+    assert_same_logits(module, export_onnx(tmp_path / "a.safetensors"))
+    assert capfd.readouterr() == ("", ""), "the exporter's chatter reaches the user"
+
+
+@pytest.mark.parametrize("network", [GENOTYPE, *METHODS], ids=["nas_tc", *METHODS])
+def test_the_way_of_older_releases_of_pytorch(network, tmp_path, monkeypatch):
+    module = make_checkpoint(tmp_path / "a.safetensors", network, timesteps=12)
+    monkeypatch.setattr(export, "_convert", _traced)
+    assert_same_logits(module, export_onnx(tmp_path / "a.safetensors"))
 
 
 def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from nni_nastc.models import (
 from tests.helpers import fill
 
 SPECS = {
-    "pool": NetworkSpec("pool", num_classes=3, in_channels=24),
+    **{name: NetworkSpec(name, num_classes=3, in_channels=24, num_layers=1, num_groups=3) for name in METHODS},
     "nas_tc": NetworkSpec(Genotype.random(2), num_classes=3, in_channels=24, num_layers=2, num_groups=2),
 }
 
@@ -45,6 +45,8 @@ def test_a_network_is_found_by_name_by_file_and_by_folder(tmp_path):
     assert find_network("pool") == "pool"
     assert find_network(str(tmp_path)) == genotype
     assert find_network(str(tmp_path / "genotype.json")) == genotype
+    assert find_network("random_cell:3") == genotype
+    assert find_network("random_cell:3").origin == "drawn at random with seed 3"
     with pytest.raises(ModelError, match="no network is called 'sep_conv3'.*did you mean sep_conv_3"):
         find_network("sep_conv3")
     with pytest.raises(GenotypeError, match=r"no such file: .*none\.json"):
@@ -60,7 +62,7 @@ def test_a_specification_survives_json(name):
     one, other = build_model(spec).eval(), build_model(again).eval()
     fill(one)
     other.load_state_dict(one.state_dict(), strict=True)
-    x = torch.randn(2, 24, 8, 2, 2)
+    x = torch.randn(2, 24, 12, 2, 2)
     assert torch.equal(one(x), other(x))
     assert one(x).shape == (2, 3)
 
@@ -72,6 +74,27 @@ def test_only_nas_tc_sees_the_order(name):
     x = torch.randn(2, 24, 8, 2, 2)
     same = torch.allclose(network(x), network(x.flip(2)), atol=1e-5)
     assert same == (name == "pool")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("time_ception", "did you mean timeception"),
+        ("super-events", "did you mean super_events"),
+        ("videogram", "did you mean videograph"),
+        ("random_cell", "did you mean random_cell:SEED"),
+        ("random_cell:two", "with a number from 0, got 'two'"),
+        ("random_cell:-1", "with a number from 0, got '-1'"),
+    ],
+)
+def test_names_that_are_nearly_right(name, message):
+    with pytest.raises(ModelError, match=message):
+        find_network(name)
+
+
+def test_groups_by_default_are_those_of_nas_tc():
+    network = build_model(NetworkSpec("timeception", 3, 384, num_layers=1))
+    assert network.layers[0].num_groups == 3
 
 
 def test_what_is_no_network_is_refused():

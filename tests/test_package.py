@@ -36,13 +36,15 @@ def test_unknown_name_is_an_attribute_error():
 
 
 def test_the_names_that_others_rely_on():
-    from nni_nastc import OPS, Genotype, NasTCSpace, TempDARTS, build_network, load_i3d
+    from nni_nastc import OPS, Genotype, NasTCSpace, TempDARTS, build_network, build_timeception, load_i3d
 
     def parameters(function):
         return [str(p.replace(annotation=p.empty)) for p in inspect.signature(function).parameters.values()]
 
     sizes = ["num_classes", "num_layers=3", "in_channels=1024", "num_groups=None"]
     assert parameters(build_network) == ["genotype", *sizes]
+    sizes = ["num_classes", "num_layers=3", "in_channels=1024", "num_groups=8", "dilated=False"]
+    assert parameters(build_timeception) == sizes
     space = NasTCSpace(num_classes=3, num_layers=1, in_channels=16, num_groups=None, operations=None)  # NNI wraps it
     frozen = space.freeze(Genotype.random(0).to_nni()).state_dict()
     assert list(frozen) == list(build_network(Genotype.random(0), num_classes=3, num_layers=1).state_dict())
