@@ -27,9 +27,8 @@ from nni_nastc.data.annotations import Annotations, load_annotations
 from nni_nastc.data.synthetic import make_moving_shapes
 from nni_nastc.errors import RunFolderError
 from nni_nastc.evaluate import evaluate
-from nni_nastc.features.extractor import ExtractionReport, extract
+from nni_nastc.features.extractor import ExtractionReport, ExtractionSettings, extract
 from nni_nastc.features.i3d import I3D
-from nni_nastc.features.video_files import find_videos
 from nni_nastc.files import write_json
 from nni_nastc.plots import draw_timeline
 from nni_nastc.predict import predict_video
@@ -110,15 +109,8 @@ def run_demo(out: Path, backbone: I3D, *, progress: Progress, extraction_progres
     with report.step("make videos"):
         make_moving_shapes(out)
     with report.step("extract I3D features"):
-        done = extract(
-            find_videos([out / "videos"]),
-            out / "store",
-            backbone,
-            short_side=SHORT_SIDE,
-            crop=CROP,
-            pool=POOL,
-            progress=extraction_progress,
-        )
+        settings = ExtractionSettings(short_side=SHORT_SIDE, crop=CROP, pool=POOL)
+        done = extract([out / "videos"], out / "store", backbone, settings, progress=extraction_progress)
     _require_all(done, out)
     data = DataConfig(store=out / "store", annotations=out / "annotations.json", timesteps=TIMESTEPS, batch_size=8)
     with report.step("search a cell"):

@@ -30,7 +30,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def check_trainer(accelerator: str, devices: int | str, precision: str) -> None:
+def check_trainer(
+    accelerator: str,
+    devices: int | str,
+    precision: str,
+    devices_name: str = "trainer.devices",
+    accelerator_name: str = "trainer.accelerator",
+) -> None:
     """Refuse what this machine cannot train on, before Lightning tries.
 
     Parameters
@@ -41,6 +47,8 @@ def check_trainer(accelerator: str, devices: int | str, precision: str) -> None:
         How many; "auto" for all.
     precision : str
         As Lightning calls it.
+    devices_name, accelerator_name : str
+        What the two are called where they are set.
 
     Raises
     ------
@@ -49,11 +57,13 @@ def check_trainer(accelerator: str, devices: int | str, precision: str) -> None:
     """
     gpus = 0 if accelerator == "cpu" else torch.cuda.device_count()
     if accelerator == "gpu" and not gpus:
-        raise ModelError("trainer.accelerator is gpu, PyTorch can use none on this machine; set it to cpu or auto")
+        raise ModelError(
+            f"{accelerator_name} asks for a GPU, PyTorch can use none on this machine; set it to cpu or auto"
+        )
     there = gpus or os.cpu_count() or 1
     if devices != "auto" and int(devices) > there:
         kind = "GPUs" if gpus else "CPU cores"
-        raise ModelError(f"trainer.devices is {devices}, this machine has {there} {kind}; set it to {there} or less")
+        raise ModelError(f"{devices_name} is {devices}, this machine has {there} {kind}; set it to {there} or less")
     if precision == "16-mixed" and not gpus:
         raise ModelError("trainer.precision is 16-mixed, which needs a GPU; set it to 32-true or bf16-mixed")
 

@@ -59,21 +59,40 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def check_processes(devices: int | str, num_nodes: int) -> None:
-    """Refuse a training that torchrun started with another number of processes than its configuration has.
+def check_processes(
+    devices: int | str,
+    num_nodes: int,
+    devices_name: str = "trainer.devices",
+    nodes_name: str = "trainer.num_nodes",
+) -> None:
+    """Refuse a run that torchrun or SLURM started with another number of processes than it is configured for.
 
     Each of them would take itself for the only one.
+
+    Parameters
+    ----------
+    devices : int or str
+        Of each machine; "auto" for as many as were started.
+    num_nodes : int
+        Machines.
+    devices_name, nodes_name : str
+        What the two are called where they are set.
 
     Raises
     ------
     ConfigError
         With both numbers.
     """
-    started = int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else None
-    if started is not None and devices != "auto" and started != int(devices) * num_nodes:
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        starter, started = "torchrun", int(os.environ["WORLD_SIZE"])
+    elif int(tasks := os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        starter, started = "SLURM", int(tasks)
+    else:
+        return
+    if devices != "auto" and started != int(devices) * num_nodes:
         raise ConfigError(
-            f"torchrun started {started} processes, the configuration has trainer.devices = {devices} on "
-            f"trainer.num_nodes = {num_nodes}; set them to what was started"
+            f"{starter} started {started} processes, the configuration has {devices_name} = {devices} on "
+            f"{nodes_name} = {num_nodes}; set them to what was started"
         )
 
 

@@ -87,6 +87,35 @@ def make_folder(folder: Path | str, error: type[NastcError] = RunFolderError) ->
         raise error(f"the folder {folder} cannot be made ({reason}); choose another") from None
 
 
+def check_folder(folder: Path | str, error: type[NastcError] = RunFolderError) -> None:
+    """Refuse a folder that :func:`make_folder` could not make, or that could not be written to; make nothing.
+
+    Raises
+    ------
+    NastcError
+        ``error``.
+    """
+    path = Path(folder).absolute()
+    try:
+        there = next(parent for parent in (path, *path.parents) if _is_there(parent))
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{there} cannot be written to")
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"the folder {folder} cannot be made ({reason}); choose another") from None
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether something has this name, a broken link included; an error if nothing can have it."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
     with atomic_path(path) as temporary:

@@ -16,7 +16,7 @@ from nni_nastc.devices import choose_device
 from nni_nastc.errors import CheckpointError, DataError, WeightsError
 from nni_nastc.evaluation.occlusion import Evidence, occlusion_evidence
 from nni_nastc.evaluation.scoring import probabilities
-from nni_nastc.features.extractor import ProgressCallback, extract_video
+from nni_nastc.features.extractor import ExtractionSettings, ProgressCallback, extract_video
 from nni_nastc.features.i3d import I3D
 from nni_nastc.features.superframes import random_windows, uniform_windows
 
@@ -91,6 +91,7 @@ def predict_video(
     draws: int | None = None,
     timeline: bool = False,
     batch_size: int = 4,
+    fps: float | None = None,
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Prediction:
@@ -99,13 +100,15 @@ def predict_video(
     Parameters
     ----------
     path : Path or str
-        The video file.
+        The video: a file, or a folder of numbered images.
     bundle, module
         From :func:`nni_nastc.bundle.load_bundle`.
     backbone : I3D
         From :func:`nni_nastc.features.weights.load_i3d`, with the weights that the checkpoint names.
     draws, timeline, batch_size
         See :func:`predict_features`.
+    fps : float, optional
+        Images a second of a folder; files tell it themselves.
     device : str
         "auto", "cpu", "cuda", "cuda:1", ...
     progress : callable, optional
@@ -126,17 +129,8 @@ def predict_video(
         If the features have another shape than the checkpoint's.
     """
     check_backbone(bundle, backbone)
-    settings = bundle.backbone
-    features, times = extract_video(
-        path,
-        backbone,
-        short_side=settings.short_side,
-        crop=settings.crop,
-        windows=settings.windows,
-        pool=settings.pool,
-        device=device,
-        progress=progress,
-    )
+    settings = ExtractionSettings.of_store(bundle.backbone, fps=fps, device=device)
+    features, times = extract_video(path, backbone, settings, progress=progress)
     return predict_features(
         features, times, bundle, module, draws=draws, timeline=timeline, batch_size=batch_size, device=device
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from nni_nastc.data.annotations import load_annotations
 from nni_nastc.data.breakfast import UNIT_ACTIONS
 from nni_nastc.features.store import FeatureStore, StoreSettings
 from tests.data import test_charades, test_multithumos
+from tests.videos import TinyBackbone, write_video
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -40,7 +41,8 @@ def header(path: Path) -> list[str]:
 
 def commands(path: Path) -> list[list[str]]:
     """Return the commands that a header names, of those that are one line."""
-    found = [re.search(r"nastc ((?:data|search|train|evaluate) .*?)(?:   | \(|\)|$)", line) for line in header(path)]
+    names = "data|extract|search|train|evaluate"
+    found = [re.search(rf"nastc ((?:{names}) .*?)(?:   | \(|\)|$)", line) for line in header(path)]
     return [shlex.split(match[1]) for match in found if match]
 
 
@@ -185,25 +187,27 @@ def test_search_train_and_evaluate(at_home, name, capsys):
     assert json.loads(Path("again/metrics.json").read_text())[score] == metrics[score]
 
 
-@pytest.mark.parametrize("at_home", ["breakfast"], indirect=True)
-def test_links_to_breakfasts_videos_have_the_names_of_the_annotations(at_home):
-    lines = header(EXAMPLES / "breakfast" / "activities" / "search.yaml")
-    start, end = (next(n for n, line in enumerate(lines) if mark in line) for mark in ("mkdir", "done"))
-    subprocess.run(["bash", "-euc", "\n".join(lines[start : end + 1])], check=True)
-    links = list(Path("runs/breakfast/videos").iterdir())
-    records = load_annotations("data/breakfast", dataset="breakfast").records
-    assert {link.stem for link in links} == {record.id for record in records}
-    assert all(link.resolve() == (at_home / "data/breakfast" / str(by_id(records, link.stem).file)) for link in links)
-
-
-def by_id(records, name: str):
-    return next(record for record in records if record.id == name)
-
-
-@pytest.mark.parametrize("at_home", ["multithumos"], indirect=True)
-def test_the_annotated_videos_of_multithumos(at_home):
-    text = "\n".join(header(EXAMPLES / "multithumos" / "search.yaml"))
-    listing = re.search(r"nastc extract (\$\(.*?\)) --out", text, flags=re.DOTALL)[1]
-    done = subprocess.run(["bash", "-euc", f"printf '%s\\n' {listing}"], check=True, capture_output=True, text=True)
-    records = load_annotations("data/multithumos", dataset="multithumos").records
-    assert done.stdout.split() == [f"data/multithumos/videos/{record.file}" for record in records]
+@pytest.mark.parametrize(
+    ("at_home", "name", "videos"),
+    [
+        ("charades", "charades", "data/charades/Charades_v1_480"),
+        ("multithumos", "multithumos", "data/multithumos/videos"),
+        ("breakfast", "breakfast/activities", "data/breakfast"),
+    ],
+    indirect=["at_home"],
+)
+def test_extraction_gives_the_store_the_names_of_the_annotations(at_home, name, videos, monkeypatch, capsys):
+    """With videos, that are all one, at the places of the official downloads; and a tiny backbone."""
+    monkeypatch.setattr("nni_nastc.features.weights.load_i3d", lambda weights: TinyBackbone())
+    data = load_config(SearchConfig, EXAMPLES / name / "search.yaml").data
+    records = load_annotations(data.annotations, data.target, dataset=data.dataset).records
+    one = write_video(at_home / "one.mp4", 16)
+    for other in ("not_annotated.mp4", "P03/cam01/P03_juice.avi", *(record.file for record in records)):
+        place = at_home / videos / other
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(one, place)
+    (extraction,) = [c for c in commands(EXAMPLES / name / "search.yaml") if c[0] == "extract" and "--dry-run" not in c]
+    assert main([*extraction, "--short-side", "32", "--crop", "32"]) == 0, capsys.readouterr().err
+    assert set(FeatureStore.open(data.store).videos) == {record.id for record in records}
+    assert main(["data", "check", str(data.annotations), "--dataset", data.dataset, "--store", str(data.store)]) == 0
+    assert "\n0 missing in the store\n0 in the store without annotation" in capsys.readouterr().out

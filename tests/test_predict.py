@@ -12,6 +12,7 @@ from torch import nn
 from nni_nastc import predict
 from nni_nastc.bundle import Bundle
 from nni_nastc.errors import CheckpointError, DataError, ModelError, WeightsError
+from nni_nastc.features.extractor import ExtractionSettings
 from nni_nastc.features.store import StoreSettings
 from nni_nastc.features.superframes import random_windows, uniform_windows
 from nni_nastc.models import NetworkSpec
@@ -135,14 +136,15 @@ def test_a_video_is_extracted_as_the_training_was(video, monkeypatch):
     settings = replace(BUNDLE.backbone, short_side=128, crop=112, windows=16, pool=2)
     asked = {}
 
-    def extract_video(path, backbone, **options):
-        asked.update(options, path=path)
+    def extract_video(path, backbone, settings, **options):
+        asked.update(path=path, settings=settings)
         return video
 
     monkeypatch.setattr(predict, "extract_video", extract_video)
     backbone = nn.Identity()
     backbone.weights_name, backbone.weights_digest = "kinetics400", "sha256:12ab"
-    prediction = predict_video("a.mp4", replace(BUNDLE, backbone=settings), LastMinusFirst(), backbone, device="cpu")
-    expected = {"path": "a.mp4", "short_side": 128, "crop": 112, "windows": 16, "pool": 2, "device": "cpu"}
-    assert {key: asked[key] for key in expected} == expected
+    bundle = replace(BUNDLE, backbone=settings)
+    prediction = predict_video("a.mp4", bundle, LastMinusFirst(), backbone, fps=24.0, device="cpu")
+    expected = ExtractionSettings(short_side=128, crop=112, windows=16, pool=2, fps=24.0, device="cpu")
+    assert asked == {"path": "a.mp4", "settings": expected}
     np.testing.assert_array_equal(prediction.scores, predict_features(*video, BUNDLE, LastMinusFirst()).scores)

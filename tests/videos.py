@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 GRID = 4
@@ -69,6 +70,18 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def write_images(
+    folder: Path, frames: Iterable[np.ndarray] | int, *, name: str = "img_{:05d}.jpg", first: int = 1
+) -> Path:
+    """Write frames (or so many numbered ones) as the images of a video."""
+    if isinstance(frames, int):
+        frames = [numbered_frame(number) for number in range(frames)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames, start=first):
+        Image.fromarray(frame).save(folder / name.format(number), quality=95)
+    return folder
 
 
 def remux(source: Path, target: Path, *, shift: int = 0, container_options: dict[str, str] | None = None) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from nni_nastc.features.extraction_plan import ExtractionPlan
-    from nni_nastc.features.extractor import ExtractionProgress, ExtractionReport
+    from nni_nastc.features.extractor import ExtractionProgress, ExtractionReport, ExtractionSettings
     from nni_nastc.features.i3d import I3D
 
 EXIT_SOME_FAILED = 2
@@ -26,13 +28,43 @@ def add_parser(subparsers: Any) -> None:
         description="Decode videos, run I3D on their superframes (8 frames each), and store the features. A run that "
         "was stopped goes on when run again. A video that cannot be read is listed at the end, and the exit code is 2.",
     )
-    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files, or folders of them")
+    parser.add_argument(
+        "videos",
+        nargs="+",
+        type=Path,
+        metavar="VIDEO",
+        help="video files, folders of numbered images (img_00001.jpg), or folders of either",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="folder of the feature store")
     parser.add_argument(
         "--weights",
         default="kinetics400",
         help="I3D weights: kinetics400 (fetched on first use, 47 MB), random, or a file (default: %(default)s)",
     )
+    _add_naming(parser)
+    _add_sizes(parser)
+    _add_processes(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="count superframes and disk, estimate the time of one process from 10 s; write nothing",
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_naming(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--annotations",
+        metavar="PATH",
+        help="only the annotated videos, under the names of the annotations; VIDEO is the folder that has them as the "
+        "official download does (default: all videos, each under its file's name)",
+    )
+    parser.add_argument(
+        "--dataset", default="json", metavar="NAME", help="whose: json (default), charades, multithumos or breakfast"
+    )
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--windows",
         type=_windows,
@@ -48,56 +80,129 @@ def add_parser(subparsers: Any) -> None:
         "--crop", type=int, default=224, metavar="PIXELS", help="side of the centre crop (default: %(default)s)"
     )
     parser.add_argument(
+        "--fps", type=float, metavar="RATE", help="images a second in folders of them: 24 for those of Charades"
+    )
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--batch-size", type=int, default=8, metavar="B", help="superframes at a time (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="count superframes and disk, estimate the time from 10 s; write nothing"
+        "--devices",
+        type=_devices,
+        default=1,
+        metavar="N",
+        help="processes on this machine, each with a GPU if there are some; auto: one for each GPU (default: 1)",
     )
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--num-nodes",
+        type=_count,
+        default=1,
+        metavar="M",
+        help="machines, each with as many devices; torchrun or SLURM starts them (default: 1)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Extract, or plan to; say what came of it, and which videos failed."""
-    from nni_nastc.features.video_files import find_videos
+    from nni_nastc.distributed import check_processes, is_main
 
-    videos = find_videos(arguments.videos)  # before the weights are fetched
+    many = (arguments.devices, arguments.num_nodes) != (1, 1) and not arguments.dry_run
+    if not many:
+        check_processes(1, 1, "--devices", "--num-nodes")
+    if not is_main():
+        logging.getLogger("nni_nastc").setLevel(logging.WARNING)
+    videos = _find(arguments)  # before the weights are fetched
+
+    from nni_nastc.features.extraction_settings import ExtractionSettings
+
+    settings = ExtractionSettings(
+        short_side=arguments.short_side,
+        crop=arguments.crop,
+        windows=arguments.windows,
+        pool=arguments.pool,
+        fps=arguments.fps,
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+    )
     backbone = load_backbone(arguments.weights)
-
-    from nni_nastc.features.extractor import extract, plan_extraction
-
-    options: dict[str, Any] = {
-        "short_side": arguments.short_side,
-        "crop": arguments.crop,
-        "windows": arguments.windows,
-        "pool": arguments.pool,
-        "batch_size": arguments.batch_size,
-        "device": arguments.device,
-    }
     if arguments.dry_run:
-        with ExtractionBar() as bar:
-            plan = plan_extraction(videos, arguments.out, backbone, **options, progress=bar)
-        _show_plan(plan)
-        exit_code = _show_failed(plan.failed, len(videos))
-        plan.check_disk(arguments.out)
-        return exit_code
+        return _plan(arguments.out, videos, backbone, settings)
+    if many:
+        return _extract_on(arguments, videos, backbone, settings)
+
+    from nni_nastc.features.extractor import extract
+
     with ExtractionBar() as bar:
-        report = extract(videos, arguments.out, backbone, **options, progress=bar)
-    _show_report(report, arguments.out)
-    return _show_failed(report.failed, len(videos))
+        report = extract(videos, arguments.out, backbone, settings, progress=bar)
+    return _show_report(report, arguments.out, len(videos))
+
+
+def _find(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Return the videos under the names that they get in the store."""
+    if arguments.annotations is None:
+        from nni_nastc.features.video_files import find_videos
+
+        return find_videos(arguments.videos)
+    from nni_nastc.data.annotated_videos import find_annotated
+    from nni_nastc.data.annotations import load_annotations
+
+    annotations = load_annotations(arguments.annotations, dataset=arguments.dataset)
+    return find_annotated(annotations.records, arguments.videos)
+
+
+def _plan(out: Path, videos: dict[str, Path], backbone: I3D, settings: ExtractionSettings) -> int:
+    from nni_nastc.features.extractor import plan_extraction
+
+    with ExtractionBar() as bar:
+        plan = plan_extraction(videos, out, backbone, settings, progress=bar)
+    _show_plan(plan)
+    exit_code = _show_failed(plan.failed, len(videos))
+    plan.check_disk(out)
+    return exit_code
+
+
+def _extract_on(
+    arguments: argparse.Namespace, videos: dict[str, Path], backbone: I3D, settings: ExtractionSettings
+) -> int:
+    """Extract with several processes, of which the first speaks; all end with the same exit code."""
+    from nni_nastc.cli.progress import training_session
+    from nni_nastc.distributed import gather, is_main
+    from nni_nastc.features.processes import extract_on
+
+    with training_session(), ExtractionBar() as bar:
+        report = extract_on(
+            videos,
+            arguments.out,
+            backbone,
+            settings,
+            devices=arguments.devices,
+            num_nodes=arguments.num_nodes,
+            progress=bar,
+        )
+        exit_code = _show_report(report, arguments.out, len(videos)) if is_main() else _exit_code(report.failed)
+        sys.stdout.flush()
+        # torchrun ends all processes when one has failed: not before all is said, and each with its own exit code.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        gather(None)
+    return exit_code
 
 
 def load_backbone(weights: str) -> I3D:
     """Load I3D by what a user names, and say it loudly if its weights are random."""
+    from nni_nastc.distributed import is_main
     from nni_nastc.features.weights import load_i3d
 
     if weights != RANDOM:
         return load_i3d(weights)
-    print(
-        "WARNING: the weights of I3D are RANDOM. Its features show that everything runs, and tell little of the "
-        "videos; use --weights kinetics400 for results.",
-        file=sys.stderr,
-    )
+    if is_main():
+        print(
+            "WARNING: the weights of I3D are RANDOM. Its features show that everything runs, and tell little of the "
+            "videos; use --weights kinetics400 for results.",
+            file=sys.stderr,
+        )
     return load_i3d(None)
 
 
@@ -138,6 +243,8 @@ class ExtractionBar:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
             title = "counting frames" if progress.stage == "looking" else "extracting"
+            if progress.processes > 1:
+                title += f" (process 1 of {progress.processes})"
             self._bar.add_task(title, videos="", speed="", video="")
             self._bar.start()
         task_id = self._bar.task_ids[0]
@@ -165,23 +272,40 @@ def _show_plan(plan: ExtractionPlan) -> None:
     print(f"time:        about {_duration(plan.seconds or 0)}")
 
 
-def _show_report(report: ExtractionReport, out: Path) -> None:
+def _show_report(report: ExtractionReport, out: Path, videos: int) -> int:
+    """Say what was done, list the videos that failed, and return the exit code."""
     print(
         f"videos extracted: {len(report.done)} ({report.superframes} superframes in {_duration(report.seconds)}), "
         f"already there: {len(report.skipped)}; the store is {out}"
     )
     if report.replaced:
         print(f"extracted again, because the file had changed: {', '.join(report.replaced)}")
+    return _show_failed(report.failed, videos)
 
 
 def _show_failed(failed: Mapping[str, str], videos: int) -> int:
     """List the videos that failed, and return the exit code."""
-    if not failed:
-        return 0
-    print(f"nastc extract: cannot use {len(failed)} of {videos} videos:", file=sys.stderr)
+    if failed:
+        print(f"nastc extract: cannot use {len(failed)} of {videos} videos:", file=sys.stderr)
     for reason in failed.values():
         print(f"  {reason}", file=sys.stderr)
-    return EXIT_SOME_FAILED
+    return _exit_code(failed)
+
+
+def _exit_code(failed: Mapping[str, str]) -> int:
+    return EXIT_SOME_FAILED if failed else 0
+
+
+def _devices(text: str) -> int | str:
+    """Read "auto" or a number from 1 up."""
+    return text if text == "auto" else _count(text)
+
+
+def _count(text: str) -> int:
+    """Read a number from 1 up."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up: given {text!r}")
+    return int(text)
 
 
 def _windows(text: str) -> Literal["all"] | int:

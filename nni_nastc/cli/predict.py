@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nni_nastc.errors import DataError, NastcError, VideoError, WeightsError
+from nni_nastc.features.video_files import find_videos, video_name
 from nni_nastc.files import make_folder
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def add_parser(subparsers: Any) -> None:
         help="classify video files",
         description="Decode videos, extract their features, classify them, and print the most probable classes.",
     )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, or folders of them")
+    parser.add_argument(
+        "videos", nargs="+", metavar="VIDEO", help="video files, folders of numbered images, or folders of either"
+    )
     parser.add_argument("--model", required=True, metavar="CHECKPOINT", help="a folder of nastc train, or its file")
     parser.add_argument("--top", type=_count, metavar="N", help=f"how many classes (printed {TOP}, with --json all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -48,6 +51,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="write VIDEO.prediction.json, and the timeline, to this folder")
     parser.add_argument("--draws", type=_count, help="random draws to average; the checkpoint's (10) by default")
     parser.add_argument("--weights", help="I3D weights: kinetics400, random or a file; those that the checkpoint names")
+    parser.add_argument("--fps", type=float, metavar="RATE", help="images a second in folders of them")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.set_defaults(run=run)
 
@@ -76,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
                     backbone,
                     draws=arguments.draws,
                     timeline=arguments.timeline is not None,
+                    fps=arguments.fps,
                     device=arguments.device,
                     progress=bar,
                 )
@@ -100,11 +105,9 @@ def _count(text: str) -> int:
 
 
 def _videos(arguments: argparse.Namespace) -> list[Path]:
-    """Return the video files, those in folders included."""
-    from nni_nastc.features.video_files import find_videos
-
+    """Return the videos, those in folders included."""
     given = [Path(video) for video in arguments.videos]
-    return [path for video in given for path in (find_videos([video]) if video.is_dir() else [video])]
+    return [path for video in given for path in (find_videos([video]).values() if video.is_dir() else [video])]
 
 
 def _check_outputs(arguments: argparse.Namespace, videos: list[Path]) -> None:
@@ -121,7 +124,7 @@ def _check_outputs(arguments: argparse.Namespace, videos: list[Path]) -> None:
         raise NastcError(f"--timeline FILE is for one video, got {len(videos)}; give --out FOLDER instead")
     if arguments.timeline is None and arguments.out is None:
         return
-    repeated = [stem for stem, count in Counter(video.stem for video in videos).items() if count > 1]
+    repeated = [name for name, count in Counter(map(video_name, videos)).items() if count > 1]
     if repeated:
         raise NastcError(f"two videos are named {repeated[0]!r}, their files would have one name; run them one by one")
     make_folder(Path(picture).parent if picture else Path(arguments.out or "."))
@@ -155,7 +158,7 @@ def _write(
         picture = Path(arguments.timeline)
         text = picture.with_suffix(".json")
     else:
-        picture, text = folder / f"{video.stem}.timeline.png", folder / f"{video.stem}.prediction.json"
+        picture, text = folder / f"{video_name(video)}.timeline.png", folder / f"{video_name(video)}.prediction.json"
     write_json(text, value)
     if prediction.evidence is None:
         return [text]

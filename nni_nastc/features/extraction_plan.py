@@ -12,9 +12,9 @@ from pathlib import Path
 
 from nni_nastc.errors import DiskError, VideoError
 from nni_nastc.features.feature_batches import FeatureExtractor
-from nni_nastc.features.store import FeatureStore
-from nni_nastc.features.superframes import SUPERFRAME_LENGTH
-from nni_nastc.features.video import VideoInfo, probe
+from nni_nastc.features.frame_folders import size_of
+from nni_nastc.features.store import FeatureStore, VideoEntry
+from nni_nastc.features.video import VideoInfo
 
 # Beside its features, a window has two times; a video has a header, and an entry in the manifest.
 _TIMES_BYTES = 16
@@ -27,14 +27,17 @@ class PlannedVideo:
 
     Parameters
     ----------
+    name : str
+        Its name in the store.
     path : Path
-        The file.
+        The file, or folder of images.
     info : VideoInfo
         What its packets say.
     windows : int
         Superframes that will be extracted.
     """
 
+    name: str
     path: Path
     info: VideoInfo
     windows: int
@@ -89,70 +92,76 @@ class ExtractionPlan:
             )
 
 
-@dataclass
-class Survey:
-    """Looks at videos one after the other; the plan is made of what it has found."""
-
-    extractor: FeatureExtractor
-    store: FeatureStore | None
-    pending: list[PlannedVideo] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def look_at(self, path: Path) -> None:
-        """Sort a video in."""
-        if self.store is not None and path.stem in self.store:
-            entry = self.store.videos[path.stem]
-            unchanged = (entry.source, entry.size_bytes) == (path.name, path.stat().st_size)
-            if unchanged and self.store.is_whole(path.stem):
-                self.skipped.append(path.stem)
-                return
-            if not unchanged:
-                self.replaced.append(path.stem)
-        try:
-            info = probe(path)
-        except VideoError as problem:
-            self.failed[str(path)] = str(problem)
-            return
-        windows = len(self.extractor.windows(info))
-        if windows:
-            self.pending.append(PlannedVideo(path, info, windows))
-        else:
-            self.failed[str(path)] = (
-                f"{path} is too short: a superframe needs {SUPERFRAME_LENGTH} frames, it has {info.num_frames}; "
-                "leave it out"
-            )
-
-    def plan(self, out: Path, seconds: float | None = None) -> ExtractionPlan:
-        """Sum up."""
-        window_bytes = 2 * math.prod(self.extractor.shape) + _TIMES_BYTES
-        return ExtractionPlan(
-            pending=tuple(self.pending),
-            skipped=tuple(self.skipped),
-            replaced=tuple(self.replaced),
-            failed=dict(self.failed),
-            bytes_needed=sum(video.windows * window_bytes + _VIDEO_BYTES for video in self.pending),
-            bytes_free=shutil.disk_usage(_existing(out)).free,
-            seconds=seconds,
-        )
-
-
 def survey_videos(
-    videos: Sequence[Path],
+    videos: Mapping[str, Path],
+    out: Path,
     extractor: FeatureExtractor,
-    store: FeatureStore | None,
     looked_at: Callable[[str, int, int], None],
-) -> Survey:
-    """Look at all videos, and tell after each its name and how many of how many are done."""
-    survey = Survey(extractor, store)
-    for number, path in enumerate(videos, start=1):
-        survey.look_at(path)
+) -> ExtractionPlan:
+    """Look at videos, and at what the store has of them; write nothing.
+
+    Parameters
+    ----------
+    videos : mapping of str to Path
+        Name -> file, or folder of images.
+    out : Path
+        Folder of the store.
+    extractor : FeatureExtractor
+        What will extract them.
+    looked_at : callable
+        Is told after each video its file name, and how many of how many are done.
+
+    Raises
+    ------
+    FeatureStoreError
+        If the store was made with other settings, or cannot be made.
+    """
+    survey = _Survey(extractor, FeatureStore.find(out, extractor.stored))
+    for number, (name, path) in enumerate(videos.items(), start=1):
+        survey.look_at(name, path)
         looked_at(path.name, number, len(videos))
-    return survey
+    return survey.plan(out)
 
 
-def estimate_seconds(survey: Survey, trial_s: float) -> float:
+def merge_plans(plans: Sequence[ExtractionPlan]) -> ExtractionPlan:
+    """Return the plan of all videos of several plans, sorted."""
+    return ExtractionPlan(
+        pending=tuple(sorted((video for plan in plans for video in plan.pending), key=lambda video: video.path)),
+        skipped=tuple(sorted(name for plan in plans for name in plan.skipped)),
+        replaced=tuple(sorted(name for plan in plans for name in plan.replaced)),
+        failed=dict(sorted(item for plan in plans for item in plan.failed.items())),
+        bytes_needed=sum(plan.bytes_needed for plan in plans),
+        bytes_free=min(plan.bytes_free for plan in plans),
+    )
+
+
+def share_out(videos: Sequence[PlannedVideo], processes: int) -> list[list[PlannedVideo]]:
+    """Deal videos out to processes: the longest first, always to the one that has the fewest frames so far.
+
+    All frames are decoded, so they tell how long a video takes (the rule of longest processing time, Graham 1969).
+
+    Parameters
+    ----------
+    videos : sequence of PlannedVideo
+        To be extracted.
+    processes : int
+        How many there are.
+
+    Returns
+    -------
+    list of list of PlannedVideo
+        The share of each, in the order of ``videos``; every video is in one of them.
+    """
+    frames = [0] * processes
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    for number in sorted(range(len(videos)), key=lambda number: -videos[number].info.num_frames):
+        least = frames.index(min(frames))
+        frames[least] += videos[number].info.num_frames
+        shares[least].append(number)
+    return [[videos[number] for number in sorted(share)] for share in shares]
+
+
+def estimate_seconds(plan: ExtractionPlan, extractor: FeatureExtractor, trial_s: float) -> float:
     """Extract for some seconds, throw the features away, and infer how long all pending videos take.
 
     The pace is counted in frames, because all frames are decoded, also where few windows are wanted.
@@ -160,10 +169,10 @@ def estimate_seconds(survey: Survey, trial_s: float) -> float:
     frames = 0
     started = time.perf_counter()
     elapsed = 0.0
-    for video in survey.pending:
+    for video in plan.pending:
         frames_read = 0
         try:
-            with closing(survey.extractor.batches(video.path, video.info)) as batches:
+            with closing(extractor.batches(video.path, video.info)) as batches:
                 for batch in batches:
                     frames_read = batch.frames_read
                     elapsed = time.perf_counter() - started
@@ -177,8 +186,53 @@ def estimate_seconds(survey: Survey, trial_s: float) -> float:
         elapsed = time.perf_counter() - started
         if elapsed > trial_s:
             break
-    total = sum(video.info.num_frames for video in survey.pending)
+    total = sum(video.info.num_frames for video in plan.pending)
     return total * elapsed / frames if frames else elapsed
+
+
+@dataclass
+class _Survey:
+    """Looks at videos one after the other; the plan is made of what it has found."""
+
+    extractor: FeatureExtractor
+    store: FeatureStore | None
+    pending: list[PlannedVideo] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def look_at(self, name: str, path: Path) -> None:
+        """Sort a video in."""
+        if self.store is not None and name in self.store:
+            unchanged = self._is_source(self.store.videos[name], path)
+            if unchanged and self.store.is_whole(name):
+                self.skipped.append(name)
+                return
+            if not unchanged:
+                self.replaced.append(name)
+        try:
+            info = self.extractor.probe(path)
+        except VideoError as problem:
+            self.failed[str(path)] = str(problem)
+        else:
+            self.pending.append(PlannedVideo(name, path, info, len(self.extractor.windows(info))))
+
+    def plan(self, out: Path) -> ExtractionPlan:
+        """Sum up."""
+        window_bytes = 2 * math.prod(self.extractor.shape) + _TIMES_BYTES
+        return ExtractionPlan(
+            pending=tuple(self.pending),
+            skipped=tuple(self.skipped),
+            replaced=tuple(self.replaced),
+            failed=dict(self.failed),
+            bytes_needed=sum(video.windows * window_bytes + _VIDEO_BYTES for video in self.pending),
+            bytes_free=shutil.disk_usage(_existing(out)).free,
+        )
+
+    def _is_source(self, entry: VideoEntry, path: Path) -> bool:
+        """Tell whether features were made of this video: of its name and size, and images at the same rate."""
+        same_rate = not path.is_dir() or entry.fps == self.extractor.settings.fps
+        return same_rate and path.exists() and (entry.source, entry.size_bytes) == (path.name, size_of(path))
 
 
 def _existing(path: Path) -> Path:

@@ -3,59 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_nastc.errors import FeatureStoreError, VideoError
-from nni_nastc.features.extraction_plan import ExtractionPlan, PlannedVideo, estimate_seconds, survey_videos
+from nni_nastc.distributed import gather, place
+from nni_nastc.errors import DiskError, FeatureStoreError, VideoError
+from nni_nastc.features.extraction_plan import (
+    ExtractionPlan,
+    PlannedVideo,
+    estimate_seconds,
+    merge_plans,
+    share_out,
+    survey_videos,
+)
+from nni_nastc.features.extraction_progress import ExtractionProgress, ProgressCallback, Tracker
+from nni_nastc.features.extraction_settings import ExtractionSettings
 from nni_nastc.features.feature_batches import FeatureExtractor
+from nni_nastc.features.frame_folders import require_rate
 from nni_nastc.features.i3d import I3D
-from nni_nastc.features.store import FeatureStore, StoreSettings, VideoEntry
+from nni_nastc.features.store import FeatureStore, VideoEntry
 from nni_nastc.features.video_files import find_videos
 
-BATCH_SIZE = 8
+__all__ = [
+    "ExtractionJob", "ExtractionProgress", "ExtractionReport", "ExtractionSettings", "ProgressCallback", "extract",
+    "extract_video", "plan_extraction",
+]  # fmt: skip
+
 TRIAL_S = 10.0
 
-
-@dataclass(frozen=True)
-class ExtractionProgress:
-    """How far an extraction is.
-
-    Parameters
-    ----------
-    stage : str
-        "looking" while videos are counted, then "extracting".
-    video : str
-        File name of the video at hand, or of the last one.
-    videos_done, videos_total : int
-        Of this stage; failed videos count as done.
-    superframes_done, superframes_total : int
-        Of the videos to be extracted; those that a failed video would have had count as done.
-    superframes_extracted : int
-        That the network has really seen.
-    """
-
-    stage: Literal["looking", "extracting"]
-    video: str
-    videos_done: int
-    videos_total: int
-    superframes_done: int = 0
-    superframes_total: int = 0
-    superframes_extracted: int = 0
-
-
-ProgressCallback = Callable[[ExtractionProgress], None]
+Videos = Iterable[Path | str] | Mapping[str, Path]
+"""Files, and folders that are searched to the bottom; or name -> file, or folder of images."""
 
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """What an extraction has done.
+    """What an extraction has done, all of its processes together.
 
     Parameters
     ----------
@@ -84,13 +72,8 @@ class ExtractionReport:
 def extract_video(
     path: Path | str,
     backbone: I3D,
+    settings: ExtractionSettings | None = None,
     *,
-    short_side: int = 256,
-    crop: int = 224,
-    windows: Literal["all"] | int = "all",
-    pool: int | None = None,
-    batch_size: int = BATCH_SIZE,
-    device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
     """Extract the features of one video.
@@ -98,8 +81,8 @@ def extract_video(
     Parameters
     ----------
     path : Path or str
-        The video.
-    backbone, short_side, crop, windows, pool, batch_size, device, progress
+        The video: a file, or a folder of numbered images.
+    backbone, settings, progress
         See :func:`extract`.
 
     Returns
@@ -117,15 +100,13 @@ def extract_video(
         If a setting is outside its rule.
     """
     path = Path(path)
-    settings = _settings(backbone, short_side, crop, windows, pool)
-    extractor = FeatureExtractor(backbone, settings, batch_size=batch_size, device=device)
-    tracker = _Tracker(progress)
-    survey = survey_videos([path], extractor, None, tracker.looked_at)
-    if survey.failed:
-        raise VideoError(survey.failed[str(path)])
-    tracker.start(1, survey.pending[0].windows)
+    extractor = FeatureExtractor(backbone, settings or ExtractionSettings())
+    tracker = Tracker(progress)
+    info = extractor.probe(path)
+    tracker.looked_at(path.name, 1, 1)
+    tracker.start(1, len(extractor.windows(info)))
     features, times = [], []
-    with closing(extractor.batches(path, survey.pending[0].info)) as batches:
+    with closing(extractor.batches(path, info)) as batches:
         for batch in batches:
             features.append(batch.features)
             times.append(batch.times)
@@ -134,42 +115,31 @@ def extract_video(
 
 
 def extract(
-    videos: Iterable[Path | str],
+    videos: Videos,
     out: Path | str,
     backbone: I3D,
+    settings: ExtractionSettings | None = None,
     *,
-    short_side: int = 256,
-    crop: int = 224,
-    windows: Literal["all"] | int = "all",
-    pool: int | None = None,
-    batch_size: int = BATCH_SIZE,
-    device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> ExtractionReport:
     """Extract the features of videos into a store, which may have some of them already.
 
     Decoding overlaps with the network; memory does not grow with the length of a video. A video that fails is left
     out whole, and the others go on. A run that is interrupted or killed loses the video at hand, and the next run goes
-    on from there.
+    on from there. Several processes that have met share the videos (:func:`nni_nastc.features.processes.extract_on`
+    lets them).
 
     Parameters
     ----------
-    videos : iterable of Path or str
-        Files, and folders that are searched to the bottom.
+    videos : iterable of Path or str, or mapping of str to Path
+        Files, and folders that are searched to the bottom for files and for folders of numbered images; or the name in
+        the store -> file or folder of images.
     out : Path or str
         Folder of the store.
     backbone : I3D
         From :func:`nni_nastc.load_i3d`. It is moved to the device.
-    short_side, crop : int
-        Pixels: the short side of a frame after the resize, and the side of the square cut from its centre.
-    windows : "all" or int
-        All superframes, or that many, evenly spaced; a video with fewer gives those it has.
-    pool : int, optional
-        Average the map to this height and width before it is stored.
-    batch_size : int
-        Superframes that the network is given at a time.
-    device : str
-        "auto" (the first GPU, if there is one), "cpu", "cuda", ...
+    settings : ExtractionSettings, optional
+        Sizes, windows, pooling, batches, and the device.
     progress : callable, optional
         Is told how far it is, after every video that was looked at, every batch and every video.
 
@@ -181,7 +151,8 @@ def extract(
     Raises
     ------
     VideoError
-        If a path is missing, a folder holds no video, or two videos have one name; before anything is written.
+        If a path is missing, a folder holds no video, or two videos have one name, or images have no frame rate; before
+        anything is written.
     FeatureStoreError
         If the store was made with other settings.
     DiskError
@@ -189,58 +160,29 @@ def extract(
     ConfigError
         If a setting is outside its rule.
     """
-    started = time.perf_counter()
-    out = Path(out)
-    found = find_videos(videos)
-    settings = _settings(backbone, short_side, crop, windows, pool)
-    extractor = FeatureExtractor(backbone, settings, batch_size=batch_size, device=device)
-    tracker = _Tracker(progress)
-    plan = survey_videos(found, extractor, FeatureStore.find(out, settings), tracker.looked_at).plan(out)
-    plan.check_disk(out)
-
-    store = FeatureStore.create_or_open(out, settings)
-    tracker.start(len(plan.pending), plan.superframes)
-    failed = dict(plan.failed)
-    done = []
+    job = ExtractionJob(videos, out, FeatureExtractor(backbone, settings or ExtractionSettings()), progress)
     try:
-        for video in plan.pending:
-            try:
-                _extract_into(store, video, extractor, tracker)
-                done.append(video.path.stem)
-            except (VideoError, FeatureStoreError) as problem:
-                failed[str(video.path)] = str(problem)
-            tracker.finished(video)
+        for video in job.prepare():
+            job.extract(video)
     finally:
-        store.save()
-    return ExtractionReport(
-        done=tuple(done),
-        skipped=plan.skipped,
-        replaced=tuple(name for name in plan.replaced if name in done),
-        failed=failed,
-        superframes=tracker.now.superframes_extracted,
-        seconds=time.perf_counter() - started,
-    )
+        job.save()
+    return job.report()
 
 
 def plan_extraction(
-    videos: Iterable[Path | str],
+    videos: Videos,
     out: Path | str,
     backbone: I3D,
+    settings: ExtractionSettings | None = None,
     *,
-    short_side: int = 256,
-    crop: int = 224,
-    windows: Literal["all"] | int = "all",
-    pool: int | None = None,
-    batch_size: int = BATCH_SIZE,
-    device: str = "auto",
     trial_s: float = TRIAL_S,
     progress: ProgressCallback | None = None,
 ) -> ExtractionPlan:
-    """Tell what :func:`extract` will take, and write nothing.
+    """Tell what :func:`extract` will take in one process, and write nothing.
 
     Parameters
     ----------
-    videos, out, backbone, short_side, crop, windows, pool, batch_size, device, progress
+    videos, out, backbone, settings, progress
         See :func:`extract`.
     trial_s : float
         Seconds of extraction from which the time is estimated.
@@ -255,64 +197,122 @@ def plan_extraction(
     VideoError, FeatureStoreError, ConfigError
         As :func:`extract`.
     """
-    out = Path(out)
-    found = find_videos(videos)
-    settings = _settings(backbone, short_side, crop, windows, pool)
-    extractor = FeatureExtractor(backbone, settings, batch_size=batch_size, device=device)
-    survey = survey_videos(found, extractor, FeatureStore.find(out, settings), _Tracker(progress).looked_at)
-    return survey.plan(out, seconds=estimate_seconds(survey, trial_s))
+    extractor = FeatureExtractor(backbone, settings or ExtractionSettings())
+    named = _named(videos, extractor.settings)
+    plan = merge_plans([survey_videos(named, Path(out), extractor, Tracker(progress).looked_at)])
+    return replace(plan, seconds=estimate_seconds(plan, extractor, trial_s))
 
 
-class _Tracker:
-    """Counts, and tells the caller."""
+class ExtractionJob:
+    """The share of one process in an extraction; the only process has all of it.
 
-    def __init__(self, callback: ProgressCallback | None) -> None:
-        self.callback = callback
-        self.now = ExtractionProgress("looking", "", 0, 0)
-        self._due = 0  # superframes that are done when the video at hand is
+    :meth:`prepare` and :meth:`report` are for all processes together, :meth:`extract` for each alone.
 
-    def looked_at(self, video: str, done: int, total: int) -> None:
-        self._tell(video=video, videos_done=done, videos_total=total)
+    Parameters
+    ----------
+    videos, out, progress
+        See :func:`extract`.
+    extractor : FeatureExtractor
+        The backbone on this process's device.
+    """
 
-    def start(self, videos: int, superframes: int) -> None:
-        self._tell(stage="extracting", video="", videos_done=0, videos_total=videos, superframes_total=superframes)
+    def __init__(
+        self, videos: Videos, out: Path | str, extractor: FeatureExtractor, progress: ProgressCallback | None
+    ) -> None:
+        self._started = time.perf_counter()
+        self._videos = _named(videos, extractor.settings)
+        self._out = Path(out)
+        self._extractor = extractor
+        self._tracker = Tracker(progress, processes=place()[1])
+        self._plan: ExtractionPlan | None = None
+        self._store: FeatureStore | None = None
+        self._done: list[str] = []
+        self._failed: dict[str, str] = {}
+        self._full_disk: DiskError | None = None
 
-    def extracted(self, video: str, superframes: int) -> None:
-        self._tell(
-            video=video,
-            superframes_done=self.now.superframes_done + superframes,
-            superframes_extracted=self.now.superframes_extracted + superframes,
+    def prepare(self) -> list[PlannedVideo]:
+        """Look at the videos, open the store, and return the videos that this process is to extract.
+
+        Raises
+        ------
+        FeatureStoreError
+            If the store was made with other settings.
+        DiskError
+            If the disk is too small.
+        """
+        rank, processes = place()
+        videos = gather(self._videos)[0]  # one list, whatever each finds on its own machine
+        part = dict(islice(videos.items(), rank, None, processes))
+        self._plan = merge_plans(gather(survey_videos(part, self._out, self._extractor, self._tracker.looked_at)))
+        self._plan.check_disk(self._out)
+        self._store = FeatureStore.create_or_open(self._out, self._extractor.stored)
+        share = share_out(self._plan.pending, processes)[rank]
+        self._tracker.start(len(share), sum(video.windows for video in share))
+        return share
+
+    def extract(self, video: PlannedVideo) -> None:
+        """Extract a video into the store, or remember why that failed; nothing more once the disk is full."""
+        assert self._store is not None, "prepare comes first"
+        if self._full_disk is not None:
+            return
+        try:
+            _extract_into(self._store, video, self._extractor, self._tracker)
+            self._done.append(video.name)
+        except (VideoError, FeatureStoreError) as problem:
+            self._failed[str(video.path)] = str(problem)
+        except DiskError as problem:
+            self._full_disk = problem
+        self._tracker.finished(video)
+
+    def save(self) -> None:
+        """Bring the manifest of the store up to date."""
+        if self._store is not None:
+            self._store.save()
+
+    def report(self) -> ExtractionReport:
+        """Wait for the other processes, and return what all have done.
+
+        Raises
+        ------
+        DiskError
+            If the disk has filled up for one of them.
+        """
+        assert self._plan is not None, "prepare comes first"
+        try:
+            self.save()
+        except DiskError as problem:
+            self._full_disk = problem
+        parts = gather((self._done, self._failed, self._tracker.now.superframes_extracted, self._full_disk))
+        for *_, full_disk in parts:
+            if full_disk is not None:
+                raise full_disk
+        done = tuple(sorted(name for names, *_ in parts for name in names))
+        failed = {path: reason for _, reasons, *_ in parts for path, reason in reasons.items()}
+        return ExtractionReport(
+            done=done,
+            skipped=self._plan.skipped,
+            replaced=tuple(name for name in self._plan.replaced if name in done),
+            failed=dict(sorted({**self._plan.failed, **failed}.items())),
+            superframes=sum(superframes for _, _, superframes, _ in parts),
+            seconds=time.perf_counter() - self._started,
         )
 
-    def finished(self, video: PlannedVideo) -> None:
-        self._due += video.windows
-        self._tell(video=video.path.name, videos_done=self.now.videos_done + 1, superframes_done=self._due)
 
-    def _tell(self, **changes: Any) -> None:
-        self.now = replace(self.now, **changes)
-        if self.callback is not None:
-            self.callback(self.now)
+def _named(videos: Videos, settings: ExtractionSettings) -> dict[str, Path]:
+    """Return name -> path, with a frame rate for images if there are some."""
+    named = dict(videos) if isinstance(videos, Mapping) else find_videos(videos)
+    for path in named.values():
+        if path.is_dir():
+            require_rate(path, settings.fps)
+    return named
 
 
-def _extract_into(store: FeatureStore, video: PlannedVideo, extractor: FeatureExtractor, tracker: _Tracker) -> None:
+def _extract_into(store: FeatureStore, video: PlannedVideo, extractor: FeatureExtractor, tracker: Tracker) -> None:
     info, path = video.info, video.path
     entry = VideoEntry(
-        path.stem, video.windows, extractor.shape, info.fps, info.duration_s, path.name, info.size_bytes
+        video.name, video.windows, extractor.shape, info.fps, info.duration_s, path.name, info.size_bytes
     )
     with store.writer(entry) as writer, closing(extractor.batches(path, info)) as batches:
         for batch in batches:
             writer.append(batch.features, batch.times)
             tracker.extracted(path.name, len(batch.times))
-
-
-def _settings(
-    backbone: I3D, short_side: int, crop: int, windows: Literal["all"] | int, pool: int | None
-) -> StoreSettings:
-    return StoreSettings(
-        weights=backbone.weights_name,
-        weights_digest=backbone.weights_digest,
-        short_side=short_side,
-        crop=crop,
-        windows=windows,
-        pool=pool,
-    )

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from nni_nastc.devices import choose_device
 from nni_nastc.errors import ConfigError, VideoError
+from nni_nastc.features.extraction_settings import ExtractionSettings
 from nni_nastc.features.i3d import I3D
-from nni_nastc.features.manifest import StoreSettings
 from nni_nastc.features.prefetch import Prefetch
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH, num_windows, uniform_windows
-from nni_nastc.features.video import VideoInfo, read_superframes
+from nni_nastc.features.video import VideoInfo, probe, read_superframes
 
 
 @dataclass(frozen=True)
@@ -47,33 +47,46 @@ class FeatureExtractor:
     ----------
     backbone : I3D
         From :func:`nni_nastc.load_i3d`. It is moved to the device, and set to evaluation mode.
-    settings : StoreSettings
-        Sizes, windows, endpoint and pooling.
-    batch_size : int
-        Superframes that the network is given at a time.
-    device : str
-        "auto", "cpu", "cuda", ...
+    settings : ExtractionSettings
+        Sizes, windows, pooling, batches, and the device.
 
     Attributes
     ----------
+    stored : StoreSettings
+        What a store says of such features.
     shape : tuple of int
         (C, H, W) of the features of a superframe.
 
     Raises
     ------
     ConfigError
-        If a setting is outside its rule.
+        If the features are to be pooled to a larger map.
     ModelError
         If there is no such device.
     """
 
-    def __init__(self, backbone: I3D, settings: StoreSettings, *, batch_size: int, device: str) -> None:
-        _check_settings(settings, batch_size)
-        self.device = choose_device(device)
+    def __init__(self, backbone: I3D, settings: ExtractionSettings) -> None:
+        self.device = choose_device(settings.device)
         self.backbone = backbone.to(self.device).eval()
         self.settings = settings
-        self.batch_size = batch_size
+        self.stored = settings.stored(backbone)
         self.shape = self._find_shape()
+
+    def probe(self, path: Path) -> VideoInfo:
+        """Look at a video without decoding it.
+
+        Raises
+        ------
+        VideoError
+            If it is missing, is no video, or is cut off, or has no superframe.
+        """
+        info = probe(path, fps=self.settings.fps)
+        if not num_windows(info.num_frames):
+            raise VideoError(
+                f"{path} is too short: a superframe needs {SUPERFRAME_LENGTH} frames, it has {info.num_frames}; "
+                "leave it out"
+            )
+        return info
 
     def windows(self, info: VideoInfo) -> NDArray[np.int64]:
         """Return the windows of a video that are extracted: all, or as many as there are of those evenly spaced."""
@@ -88,7 +101,7 @@ class FeatureExtractor:
         Parameters
         ----------
         path : Path
-            The video.
+            The video: a file, or a folder of images.
         info : VideoInfo
             What :func:`nni_nastc.features.video.probe` says of it.
 
@@ -120,8 +133,10 @@ class FeatureExtractor:
         """Yield batches: (n, 8, crop, crop, 3) frames, (n, 2) times, and how many frames of the video were read."""
         sizes = self.settings
         wanted = None if sizes.windows == "all" else windows
-        superframes = read_superframes(path, short_side=sizes.short_side, crop=sizes.crop, windows=wanted)
-        while batch := list(islice(superframes, self.batch_size)):
+        superframes = read_superframes(
+            path, short_side=sizes.short_side, crop=sizes.crop, windows=wanted, fps=sizes.fps
+        )
+        while batch := list(islice(superframes, sizes.batch_size)):
             yield (
                 np.stack([superframe.frames for superframe in batch]),
                 np.array([(superframe.start_s, superframe.end_s) for superframe in batch]),
@@ -142,19 +157,9 @@ class FeatureExtractor:
     def _features(self, frames: NDArray[np.uint8], pool: int | None) -> NDArray[np.float16]:
         """(n, 8, crop, crop, 3) frames to (n, C, H, W) features."""
         clip = torch.from_numpy(frames).to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-        features = self.backbone.features(clip, endpoint=self.settings.endpoint)
+        features = self.backbone.features(clip, endpoint=self.stored.endpoint)
         assert features.shape[2] == 1, f"8 frames give one step in time, not {features.shape[2]}"
         features = features[:, :, 0]
         if pool is not None:
             features = F.adaptive_avg_pool2d(features, pool)
         return features.half().cpu().numpy()
-
-
-def _check_settings(settings: StoreSettings, batch_size: int) -> None:
-    for name, value in (("windows", settings.windows), ("pool", settings.pool), ("batch_size", batch_size)):
-        if value is not None and value != "all" and (not isinstance(value, int) or value < 1):
-            raise ConfigError(f"{name} must be at least 1: given {value}")
-    if not 0 < settings.crop <= settings.short_side:
-        raise ConfigError(
-            f"crop must lie between 1 and short_side: given crop {settings.crop} and short_side {settings.short_side}"
-        )

@@ -35,7 +35,7 @@ from nni_nastc.features.manifest import (
     write_manifest,
 )
 from nni_nastc.features.store_files import VideoWriter, hold, open_video, remove_abandoned, require_finite
-from nni_nastc.files import atomic_path, make_folder
+from nni_nastc.files import atomic_path, check_folder, make_folder
 
 __all__ = ["FeatureStore", "StoreSettings", "VideoEntry"]
 
@@ -113,6 +113,7 @@ class FeatureStore:
             Where :meth:`create_or_open` would refuse.
         """
         path = Path(path)
+        check_folder(path, FeatureStoreError)
         if not path.exists():
             return None
         if not (path / MANIFEST_FILE).is_file():
@@ -347,8 +348,6 @@ def _refuse_other_settings(path: Path, written: StoreSettings, settings: StoreSe
 
 def _refuse_foreign_files(path: Path) -> None:
     """Refuse a folder without a manifest that holds anything but features that lost theirs."""
-    if not path.is_dir():
-        raise FeatureStoreError(f"the store {path} cannot be made (a file is in its place); choose another")
     foreign = {file for file in path.iterdir() if not file.name.startswith(".")} - set(_video_files(path))
     if foreign:
         raise FeatureStoreError(f"{path} holds other files ({min(foreign).name}, ...); choose an empty folder")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from nni_nastc.errors import ConfigError, VideoError
 from nni_nastc.features.containers import check_whole
+from nni_nastc.features.frame_folders import FrameFolder, read_frame_folder, require_rate
 from nni_nastc.features.slices import zero_run_check
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH, num_windows
 from nni_nastc.features.video_files import check_exists
@@ -88,33 +89,50 @@ class Superframe:
     end_s: float
 
 
-def probe(path: Path | str) -> VideoInfo:
+def probe(path: Path | str, *, fps: float | None = None) -> VideoInfo:
     """Count a video's frames by its packets, and decode only the first; where packets are not frames, decode all.
+
+    Parameters
+    ----------
+    path : Path or str
+        The video: a file, or a folder of numbered images, of which only the first is read.
+    fps : float, optional
+        Frames a second of a folder; files tell it themselves.
 
     Raises
     ------
     VideoError
-        If it is missing, is no video, has no frame, or is cut off.
+        If it is missing, is no video, has no frame, or is cut off; of a folder, also if an image is missing, or the
+        rate.
     """
     path = Path(path)
+    if path.is_dir():
+        return _probe_images(read_frame_folder(path), require_rate(path, fps))
     with _open(path) as (container, stream):
         decoder = _Decoder(path, container, stream)
-        first = next(decoder.frames(), None)
-        if first is None:
-            raise VideoError(f"{path} holds no frame; give another video")
-        sides = (first.width, first.height)
-        width, height = sides[::-1] if _Orientation.of(first).transposed else sides
+        width, height = decoder.find_size()
         decoder.skip_rest()
-        fps, duration_s = decoder.rate(), decoder.duration_s()
+        rate, duration_s = decoder.rate(), decoder.duration_s()
         num_frames = decoder.packets
     if decoder.packets_differ_from_frames():
         with _open(path) as (container, stream):
             num_frames = sum(1 for _ in _Decoder(path, container, stream).frames())
-    return VideoInfo(num_frames, fps, duration_s, width, height, path.stat().st_size)
+    return VideoInfo(num_frames, rate, duration_s, width, height, path.stat().st_size)
+
+
+def _probe_images(images: FrameFolder, fps: float) -> VideoInfo:
+    with _open_images(images, fps) as (container, stream):
+        width, height = _Decoder(images.path, container, stream).find_size()
+    return VideoInfo(images.num_frames, fps, images.num_frames / fps, width, height, images.size_bytes)
 
 
 def read_superframes(
-    path: Path | str, *, short_side: int = 256, crop: int = 224, windows: Iterable[int] | None = None
+    path: Path | str,
+    *,
+    short_side: int = 256,
+    crop: int = 224,
+    windows: Iterable[int] | None = None,
+    fps: float | None = None,
 ) -> Iterator[Superframe]:
     """Decode a video, superframe by superframe, in memory that does not grow with its length.
 
@@ -125,11 +143,13 @@ def read_superframes(
     Parameters
     ----------
     path : Path or str
-        The video.
+        The video: a file, or a folder of numbered images.
     short_side, crop : int
         Pixels.
     windows : iterable of int, optional
         Superframes that are wanted; all by default. Others are decoded, to see that they are sound, and not converted.
+    fps : float, optional
+        Frames a second of a folder; files tell it themselves.
 
     Yields
     ------
@@ -146,7 +166,8 @@ def read_superframes(
     if not 0 < crop <= short_side:
         raise ConfigError(f"crop must lie between 1 and short_side: given crop {crop} and short_side {short_side}")
     wanted = None if windows is None else frozenset(int(window) for window in windows)
-    with _open(path) as (container, stream):
+    images = read_frame_folder(path) if path.is_dir() else None
+    with _open_images(images, require_rate(path, fps)) if images else _open(path) as (container, stream):
         # Of frames that are decoded side by side the library drops some errors, which then show in their number alone.
         # Of interlaced video that number is not known, because a packet may be a frame or half of one.
         is_interlaced = getattr(stream.codec_context, "field_order", 0) > _PROGRESSIVE
@@ -155,7 +176,8 @@ def read_superframes(
         frames = 0
         pixels = np.empty(0, np.uint8)
         window_start_s = 0.0
-        for frame, start_s, end_s in _Decoder(path, container, stream).timed_frames():
+        promised = images.num_frames if images else 0
+        for frame, start_s, end_s in _Decoder(path, container, stream, promised).timed_frames():
             window, position = divmod(frames, SUPERFRAME_LENGTH)
             frames += 1
             if wanted is not None and window not in wanted:
@@ -172,7 +194,7 @@ def read_superframes(
 class _Decoder:
     """Frames of one video, and the books on what was promised, read and decoded."""
 
-    def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, path: Path, container: InputContainer, stream: VideoStream, promised: int = 0) -> None:
         self.path = path
         self.container = container
         self.stream = stream
@@ -180,7 +202,7 @@ class _Decoder:
         self.is_avi = container.format.name == "avi"
         self.has_zero_run = zero_run_check(stream.codec_context.name, stream.codec_context.extradata)
         # Read now: some containers extend it by what they find. Elsewhere it holds key frames only, or nothing.
-        self.indexed = len(stream.index_entries)
+        self.indexed = promised or len(stream.index_entries)
         self.packets = 0  # pictures, as far as packets tell
         self.received = 0  # packets, also those that the container says are not to be shown
         self.perhaps_empty = 0
@@ -225,6 +247,14 @@ class _Decoder:
         if waiting is not None:
             last = float(waiting.duration * waiting.time_base) if waiting.duration and waiting.time_base else period
             yield waiting, start, start + last
+
+    def find_size(self) -> tuple[int, int]:
+        """Decode the first frame, and return width and height as it is shown."""
+        first = next(self.frames(), None)
+        if first is None:
+            raise VideoError(f"{self.path} holds no frame; give another video")
+        sides = (first.width, first.height)
+        return sides[::-1] if _Orientation.of(first).transposed else sides
 
     def skip_rest(self) -> None:
         """Read to the end without decoding."""
@@ -279,7 +309,7 @@ class _Decoder:
             promised = 0 if self.is_avi and self.last_tick >= self.stream.frames else self.stream.frames
         if self.received < promised:
             raise VideoError(
-                f"{self.path} is truncated: its container promises {promised} frames, {self.received} are there; "
+                f"{self.path} is truncated: it promises {promised} frames, {self.received} are there; "
                 "copy or download it again"
             )
         if self.container.format.name == "flv":  # counts nothing
@@ -340,18 +370,39 @@ class _Orientation:
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video, and turn what the decoder says against it, inside the block too, into a :class:`VideoError`."""
+    """Open a video file; what the library says against it, inside the block too, becomes a :class:`VideoError`."""
     check_exists(path)
-    try:
+    with _told(path):
         check_whole(path)
-        options = _STRICT | _LOCAL
-        with av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace") as container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, VideoStream) or stream.codec_context is None:
-                raise VideoError(f"{path} is not a video: it holds no picture that can be decoded; give another file")
-            if stream.codec_context.name in _TEXT_CODECS:
-                raise VideoError(f"{path} is not a video but text; give another file")
-            yield container, stream
+        url = f"file:{path.absolute()}"
+        with av.open(url, container_options=_STRICT | _LOCAL, metadata_errors="replace") as container:
+            yield container, _stream_of(path, container)
+
+
+@contextmanager
+def _open_images(images: FrameFolder, fps: float) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open images as one video, likewise."""
+    numbering = {"pattern_type": "sequence", "start_number": str(images.first), "framerate": str(fps)}
+    with _told(images.path):
+        options = _STRICT | _LOCAL | numbering
+        with av.open(images.pattern, format="image2", container_options=options) as container:
+            yield container, _stream_of(images.path, container)
+
+
+def _stream_of(path: Path, container: InputContainer) -> VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+        raise VideoError(f"{path} is not a video: it holds no picture that can be decoded; give another file")
+    if stream.codec_context.name in _TEXT_CODECS:
+        raise VideoError(f"{path} is not a video but text; give another file")
+    return stream
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what the library says against a video into a :class:`VideoError`."""
+    try:
+        yield
     except av.error.InvalidDataError as problem:
         raise VideoError(_damaged(path, "invalid data was found")) from problem
     except (av.error.FFmpegError, OSError) as problem:

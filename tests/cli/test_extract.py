@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from nni_nastc.cli.main import main
-from nni_nastc.features.extractor import extract
+from nni_nastc.features.extractor import ExtractionSettings, extract
 from nni_nastc.features.store import FeatureStore
-from tests.videos import TinyBackbone, corrupted, numbered_frame, truncated, write_video
+from tests.videos import TinyBackbone, corrupted, numbered_frame, truncated, write_images, write_video
 
 SIZES = ["--short-side", "32", "--crop", "32"]
 
@@ -44,7 +44,7 @@ def run(*arguments) -> int:
 
 def test_the_same_as_from_python(folder, tmp_path, capsys):
     assert run(folder, "--out", tmp_path / "cli", "--windows", "4", "--pool", "2", "--batch-size", "3") == 0
-    extract([folder], tmp_path / "api", TinyBackbone(), short_side=32, crop=32, windows=4, pool=2)
+    extract([folder], tmp_path / "api", TinyBackbone(), ExtractionSettings(short_side=32, crop=32, windows=4, pool=2))
     for name in ("a.safetensors", "b.safetensors", "manifest.json"):
         assert (tmp_path / "cli" / name).read_bytes() == (tmp_path / "api" / name).read_bytes(), name
     output = capsys.readouterr().out
@@ -164,6 +164,77 @@ def test_weights_are_passed_on_and_random_ones_said_loudly(folder, tmp_path, cap
 def test_videos_are_checked_before_weights_are_fetched(tmp_path, tiny_backbone):
     assert run(tmp_path / "nowhere.mp4", "--out", tmp_path / "store") == 2
     assert tiny_backbone == []
+
+
+def test_images_in_folders(folder, tmp_path, capsys):
+    for name in ("one", "two"):
+        write_images(tmp_path / "images" / name, 20, name=name + "-{:06d}.jpg")
+    (tmp_path / "images" / "two" / "two-000007.jpg").unlink()
+    given = (tmp_path / "images", folder, "--out", tmp_path / "store")
+    for extra in ([], ["--dry-run"]):
+        assert run(*given, *extra) == 2
+        assert "one is a folder of images" in (error := capsys.readouterr().err)
+        assert "give --fps" in error
+    assert run(*given, "--fps", "24", "--dry-run") == 2
+    assert "superframes: 10" in capsys.readouterr().out
+    assert run(*given, "--fps", "24") == 2
+    assert "two-000007.jpg is missing" in capsys.readouterr().err
+    assert sorted(FeatureStore.open(tmp_path / "store").videos) == ["a", "b", "one"]
+
+
+def test_names_of_the_annotations(tmp_path, capsys):
+    for name in ("P03/cam01/P03_tea", "P03/stereo/P03_tea_ch0", "P47/cam01/P47_tea"):
+        for file in (f"{name}.avi.labels", f"{name}.avi"):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text("1-5 pour_water\n")
+    for name in ("P03/cam01/P03_tea", "P03/stereo/P03_tea_ch0", "P03/stereo/P03_tea_ch1"):
+        shutil.copy(write_video(tmp_path / "a.mp4", 16), tmp_path / f"{name}.avi")
+    annotated = ["--annotations", tmp_path, "--dataset", "breakfast", "--out", tmp_path / "store"]
+    assert run(tmp_path, *annotated) == 2
+    captured = capsys.readouterr().err
+    assert "cannot use 1 of 3 videos" in captured
+    assert "P47_tea.avi" in captured
+    assert sorted(FeatureStore.open(tmp_path / "store").videos) == ["P03_cam01_P03_tea", "P03_stereo_P03_tea_ch0"]
+    assert run(tmp_path / "P03", *annotated) == 2
+    assert "none of the 3 annotated videos is there" in capsys.readouterr().err
+    assert run(tmp_path, *annotated[:2], "--dataset", "breakfest", *annotated[4:]) == 2
+    assert "breakfest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
+def test_an_output_folder_that_cannot_be_made(folder, capsys, extra):
+    assert run(folder, "--out", folder / "a.mp4" / "store", *extra) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nastc extract: ")]
+    assert len(lines) == 1
+    assert "cannot be made (Not a directory); choose another" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--devices", "9999"], r"--devices is 9999, this machine has"),
+        (["--devices", "2", "--device", "cuda:0"], "several processes take the devices auto, cpu or cuda, got cuda:0"),
+        (["--fps", "0"], "fps must be above 0: given 0"),
+    ],
+)
+def test_processes_and_rates_that_cannot_be(folder, tmp_path, capsys, arguments, message):
+    assert run(folder, "--out", tmp_path / "store", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("starter", ["torchrun", "SLURM"])
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"], ["--devices", "2"]])
+def test_processes_that_do_not_know_of_one_another(folder, tmp_path, capsys, monkeypatch, starter, arguments):
+    variables = {
+        "torchrun": {"RANK": "0", "WORLD_SIZE": "4"},
+        "SLURM": {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"},
+    }
+    for name, value in variables[starter].items():
+        monkeypatch.setenv(name, value)
+    assert run(folder, "--out", tmp_path / "store", *arguments, "--device", "cpu") == 2
+    assert f"{starter} started 4 processes, the configuration has --devices = " in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
 
 
 def test_interrupted(folder, tmp_path, capsys, monkeypatch):

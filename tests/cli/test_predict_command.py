@@ -17,6 +17,7 @@ from nni_nastc.features import weights
 from nni_nastc.features.store import StoreSettings
 from nni_nastc.genotype import Genotype
 from nni_nastc.models import NetworkSpec, build_model
+from tests.videos import write_images
 
 CLASSES = ("wave [red]", "bow", "jump")
 
@@ -40,7 +41,7 @@ def write_checkpoint(path, *, weights_name="kinetics400", digest="sha256:12ab", 
 def folder(tmp_path, monkeypatch):
     """A folder with a trained network, where videos named bad* cannot be decoded, and the others need no decoding."""
 
-    def extract_video(path, backbone, **options):
+    def extract_video(path, backbone, settings, **options):
         if path.name.startswith("bad"):
             raise VideoError(f"{path} is damaged: give another copy")
         rng = np.random.default_rng(len(path.name))
@@ -105,6 +106,22 @@ def test_timeline_draws_a_picture_and_writes_the_numbers(folder, capsys):
     value = json.loads((folder / "a.prediction.json").read_text(encoding="utf-8"))
     assert set(value["timeline"]["evidence"]) == set(CLASSES)
     assert imread(folder / "a.timeline.png").shape[1] > 1000
+
+
+def test_folders_of_images(folder, capsys, monkeypatch):
+    asked = []
+
+    def extract_video(path, backbone, settings, **options):
+        asked.append((path.name, settings.fps))
+        return np.ones((40, 8, 3, 3), np.float16), np.arange(80.0).reshape(40, 2)
+
+    monkeypatch.setattr("nni_nastc.predict.extract_video", extract_video)
+    for name in ("one", "v.2"):
+        write_images(folder / "images" / name, 8)
+    assert main(["predict", "images", "images/one", "--model", "run", "--fps", "24", "--top", "1"]) == 0
+    assert asked == [("one", 24.0), ("v.2", 24.0), ("one", 24.0)]
+    assert main(["predict", "images", "--model", "run", "--fps", "24", "--out", "results"]) == 0
+    assert names(folder / "results") == ["one.prediction.json", "v.2.prediction.json"]
 
 
 def test_a_video_of_one_superframe_never_speaks(folder, capsys, monkeypatch):

@@ -263,7 +263,7 @@ def test_what_is_no_video_is_refused(tmp_path):
                 read(path)
             assert name in str(problem.value)
             assert "\n" not in str(problem.value)
-    with pytest.raises(VideoError, match="no such file"):
+    with pytest.raises(VideoError, match="holds no numbered images"):
         probe(tmp_path)
 
 
@@ -309,11 +309,13 @@ class TestFindVideos:
         return tmp_path / "videos"
 
     def test_folders_are_searched_to_the_bottom(self, folder):
-        assert [p.relative_to(folder).as_posix() for p in find_videos([folder])] == ["a.AVI", "b.mp4", "deep/er/c.mkv"]
+        found = find_videos([folder])
+        assert list(found) == ["a", "b", "c"]
+        assert [path.relative_to(folder).as_posix() for path in found.values()] == ["a.AVI", "b.mp4", "deep/er/c.mkv"]
 
     def test_a_file_counts_once_and_may_have_any_suffix(self, folder):
         named = [folder / "notes.txt", folder / "deep" / ".." / "b.mp4", folder]
-        assert sorted(p.name for p in find_videos(named)) == ["a.AVI", "b.mp4", "c.mkv", "notes.txt"]
+        assert sorted(p.name for p in find_videos(named).values()) == ["a.AVI", "b.mp4", "c.mkv", "notes.txt"]
 
     def test_missing(self, folder):
         with pytest.raises(VideoError, match=r"no such file: .*nowhere\.mp4"):
