@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from nni_nastc.cli.main import build_parser
 
@@ -35,6 +36,19 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_parse(command):
     build_parser().parse_args(command)
+
+
+def test_the_lines_for_many_machines_start_what_they_announce():
+    (torchrun,) = [shlex.split(line) for line in lines_of("bash") if line.startswith("torchrun")]
+    (srun,) = [shlex.split(line) for line in lines_of("bash") if line.startswith("srun")]
+    started = get_args_parser().parse_args(torchrun[1:])
+    assert (started.module, started.training_script) == (True, "nni_nastc")
+    ours = build_parser().parse_args(started.training_script_args)
+    assert (int(started.nnodes), int(started.nproc_per_node)) == (ours.num_nodes, ours.devices) == (2, 4)
+    ours = build_parser().parse_args(srun[srun.index("nastc") + 1 :])
+    options = dict(zip(srun[1::2], srun[2::2], strict=False))
+    assert [options[name] for name in ("--nodes", "--ntasks-per-node", "--gpus-per-node")] == ["2", "4", "4"]
+    assert (ours.num_nodes, ours.devices) == (2, 4)
 
 
 def test_the_python_example_imports_what_there_is():
