@@ -168,9 +168,9 @@ def _extract_on(
     arguments: argparse.Namespace, videos: dict[str, Path], backbone: I3D, settings: ExtractionSettings
 ) -> int:
     """Extract with several processes, of which the first speaks; all end with the same exit code."""
-    from nni_nastc.cli.progress import training_session
     from nni_nastc.distributed import gather, is_main
     from nni_nastc.features.processes import extract_on
+    from nni_nastc.session import training_session
 
     with training_session(), ExtractionBar() as bar:
         report = extract_on(
