@@ -20,6 +20,7 @@ from nni_nastc.cli import (
     import_features,
     nni_env,
     predict,
+    results,
     search,
     train,
     weights,
@@ -31,7 +32,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
-_COMMANDS = (demo, data, extract, import_features, search, train, evaluate, predict, export, weights, nni_env)
+_COMMANDS = (demo, data, extract, import_features, search, train, evaluate, predict, export, weights, results, nni_env)
 
 _RESUMED = ("demo", "extract", "import", "search", "train")
 

@@ -8,6 +8,7 @@ from nni_nastc.plots.annotated import AnnotatedVideo, annotated_figure, draw_ann
 from nni_nastc.plots.cell import cell_figure, draw_cell
 from nni_nastc.plots.search import alphas_figure, draw_alphas, draw_history, history_figure
 from nni_nastc.plots.timeline import draw_timeline, timeline_figure
+from nni_nastc.plots.trials import draw_trials, trials_figure
 
 __all__ = [
     "AnnotatedVideo",
@@ -21,6 +22,8 @@ __all__ = [
     "draw_cell",
     "draw_history",
     "draw_timeline",
+    "draw_trials",
     "history_figure",
     "timeline_figure",
+    "trials_figure",
 ]

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch.utils.tensorboard import SummaryWriter
 
+from nni_nastc.errors import ExperimentError
 from nni_nastc.evaluation.history import EpochHistory
 from nni_nastc.plots import alphas_image
 
@@ -29,7 +30,12 @@ class ReportMetrics(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch."""
         entry = _history(trainer).epochs[-1]
-        nni.report_intermediate_result(nni_metrics(entry))
+        try:
+            nni.report_intermediate_result(nni_metrics(entry))
+        except OSError as problem:
+            raise ExperimentError(
+                "NNI's manager no longer answers: the experiment was stopped or killed, and the trial ends with it"
+            ) from problem
         metrics = ", ".join(f"{name} {entry[name]:.4g}" for name in METRICS if name in entry)
         _logger.info("epoch %d of %s: %s", entry["epoch"] + 1, trainer.max_epochs, metrics)
 

@@ -113,8 +113,9 @@ def run_trial(task: str, config_file: str | None, overrides: Sequence[str]) -> d
         if task == "search":
             result = _search(config_file, values, folder, callbacks)
         else:
-            genotype = _take_cell(values, folder) if task == "cell" else None
-            result = _train(config_file, values, folder, callbacks, genotype)
+            if task == "cell":
+                _take_cell(values, folder)
+            result = _train(config_file, values, folder, callbacks)
         nni.report_final_result(result)
     _logger.info("final result: %s", json.dumps(result))
     return result
@@ -217,14 +218,12 @@ def _search(
 
 
 def _train(
-    config_file: str | None,
-    values: dict[str, Any],
-    folder: Path,
-    callbacks: Sequence[Callback],
-    genotype: Genotype | None,
+    config_file: str | None, values: dict[str, Any], folder: Path, callbacks: Sequence[Callback]
 ) -> dict[str, Any]:
-    """Train the network that the configuration names; ``genotype`` is its cell, if a tuner has sampled it."""
+    """Train the network that the configuration names."""
     from nni_nastc.config import TrainConfig, load_config
+    from nni_nastc.genotype import Genotype
+    from nni_nastc.models import find_network
     from nni_nastc.plots import draw_cell
 
     config = load_config(TrainConfig, config_file, values)
@@ -236,13 +235,15 @@ def _train(
 
     metrics = train(config, callbacks)
     result = {**_last_metrics(config.output, config.epochs), "parameters": metrics["parameters"]}
-    if genotype is not None:
-        draw_cell(genotype, folder / "cell.png")
-        result |= _words(genotype)
+    network = find_network(config.genotype)
+    if isinstance(network, Genotype):
+        network.to_json(folder / "genotype.json")
+        draw_cell(network, folder / "cell.png")
+        result |= _words(network)
     return result
 
 
-def _take_cell(values: dict[str, Any], folder: Path) -> Genotype:
+def _take_cell(values: dict[str, Any], folder: Path) -> None:
     """Take the choices of a cell out of the values, and set its file in their place."""
     from nni_nastc.experiments.cell_space import cell_of, is_cell_parameter
     from nni_nastc.files import make_folder
@@ -251,7 +252,6 @@ def _take_cell(values: dict[str, Any], folder: Path) -> Genotype:
     make_folder(folder)
     genotype.to_json(folder / "genotype.json")
     values["genotype"] = str(folder / "genotype.json")
-    return genotype
 
 
 def _last_metrics(run: Path, epochs: int) -> dict[str, Any]:

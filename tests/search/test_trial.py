@@ -109,7 +109,24 @@ def test_a_training_takes_dotted_parameters(experiment, toy):
     assert "learning_rate: 0.002" in config
     assert "schedule: cosine" in config
     assert "batch_size: 4\n" in config
-    assert not (experiment.folder / "cell.png").exists()
+    assert Genotype.from_json(experiment.folder / "genotype.json").operations == ("sep_conv_3",) * 8
+    assert experiment.final["cell"].startswith("node 0: sep_conv_3(")
+
+
+def test_other_methods_have_no_cell(experiment, toy):
+    result = trial.run_trial("train", None, values(toy, genotype="pool", epochs=1))
+    assert "cell" not in result
+    assert not (experiment.folder / "genotype.json").exists()
+
+
+def test_a_trial_ends_with_its_manager(experiment, toy, capsys, monkeypatch):
+    def refused(metrics):
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(nni, "report_intermediate_result", refused)
+    with pytest.raises(SystemExit):
+        trial.main(["train", *values(toy, genotype="pool", epochs=1)])
+    assert capsys.readouterr().err.startswith("trial: NNI's manager no longer answers: the experiment was stopped")
 
 
 WRONG_CELLS = {
