@@ -38,6 +38,7 @@ LEVELS = {
     "evaluate": 7,
     "training": 7,
     "search": 8,
+    "bench": 8,
     "demo": 9,
     "cli": 10,
     "__main__": 11,

@@ -16,10 +16,12 @@ from matplotlib.text import Text
 from nni_nastc.errors import NastcError
 from nni_nastc.genotype import EDGES, OPERATION_NAMES, SEARCHED_OPERATIONS, Genotype
 from nni_nastc.plots import (
+    Curve,
     alphas_figure,
     alphas_image,
     alphas_map_figure,
     cell_figure,
+    curves_figure,
     draw_alphas,
     draw_cell,
     draw_history,
@@ -226,3 +228,19 @@ def test_alphas_image_shows_the_weights_of_the_last_epoch():
     image = alphas_image(history)
     assert image.dtype == np.uint8
     assert image.shape[2] == 3
+
+
+def test_curves_and_the_points_of_others():
+    curves = [
+        Curve("ours", [(0, 1.0), (1, 3.0)], "a"),
+        Curve("ours (published)", [(1, 2.5)], "a", points=True),
+        Curve("theirs", [(0, 2.0), (1, 4.0)], "b"),
+    ]
+    figure = curves_figure(curves, x_label="layers", y_label="parameters")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert lines["ours"].get_color() == lines["ours (published)"].get_color() != lines["theirs"].get_color()
+    assert lines["ours (published)"].get_linestyle() == "None"
+    assert lines["theirs"].get_xydata().tolist() == [[0, 2], [1, 4]]
+    assert axes.get_ylim()[0] == 0
+    assert {"ours", "ours (published)", "theirs", "layers", "parameters"} <= set(texts(figure))

@@ -67,3 +67,17 @@ def test_two_commands_set_everything_up():
     first, second = (line for line in lines_of("bash") if line.startswith("python3 -m venv"))
     assert first.endswith("nastc demo --out runs/demo")
     assert second.endswith("python -m pytest"), "what .ci/run takes out of the README and runs"
+
+
+def test_the_table_of_methods_is_that_of_the_package():
+    from nni_nastc.models import METHODS, NetworkSpec, build_model
+
+    rows = [line.split("|")[1:-1] for line in README.splitlines() if re.match(r"\| `\w+`", line)]
+    table = {}
+    for row in rows:
+        names, sizes = re.findall(r"`(\w+)`", row[0]), row[-1].split(",")
+        table |= dict(zip(names, sizes if len(sizes) == len(names) else sizes * len(names), strict=True))
+    assert set(METHODS) <= set(table)
+    for name in METHODS:
+        network = build_model(NetworkSpec(name, 157, 1024, 3))
+        assert f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f}" == table[name].strip(), name

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from nni_nastc import __version__
 from nni_nastc.cli import (
+    bench,
     data,
     demo,
     evaluate,
@@ -32,7 +33,21 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
-_COMMANDS = (demo, data, extract, import_features, search, train, evaluate, predict, export, weights, results, nni_env)
+_COMMANDS = (
+    demo,
+    data,
+    extract,
+    import_features,
+    search,
+    train,
+    evaluate,
+    predict,
+    export,
+    bench,
+    weights,
+    results,
+    nni_env,
+)
 
 _RESUMED = ("demo", "extract", "import", "search", "train")
 

@@ -1,4 +1,4 @@
-"""Pictures: the cell, the search, annotations, the evidence in a video.
+"""Pictures: the cell, the search, annotations, the evidence in a video, curves of methods.
 
 Drawn without a display and without ``pyplot``'s state.
 """
@@ -6,20 +6,24 @@ Drawn without a display and without ``pyplot``'s state.
 from nni_nastc.plots.alphas_map import alphas_image, alphas_map_figure
 from nni_nastc.plots.annotated import AnnotatedVideo, annotated_figure, draw_annotated
 from nni_nastc.plots.cell import cell_figure, draw_cell
+from nni_nastc.plots.curves import Curve, curves_figure, draw_curves
 from nni_nastc.plots.search import alphas_figure, draw_alphas, draw_history, history_figure
 from nni_nastc.plots.timeline import draw_timeline, timeline_figure
 from nni_nastc.plots.trials import draw_trials, trials_figure
 
 __all__ = [
     "AnnotatedVideo",
+    "Curve",
     "alphas_figure",
     "alphas_image",
     "alphas_map_figure",
     "annotated_figure",
     "cell_figure",
+    "curves_figure",
     "draw_alphas",
     "draw_annotated",
     "draw_cell",
+    "draw_curves",
     "draw_history",
     "draw_timeline",
     "draw_trials",

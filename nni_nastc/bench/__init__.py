@@ -1,0 +1,1 @@
+"""Tables that compare methods, beside the paper's published numbers."""
