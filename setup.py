@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "nni_nastc" / "__init__.py").read_text(encoding="utf-8"))[1]
+# NNI 3.0's strategies of reinforcement learning work with these releases.
+RL = ["gym==0.26.2", "tianshou==0.5.1"]
 
 setup(
     name="nni_nastc",
@@ -44,7 +46,10 @@ setup(
     ],
     extras_require={
         "hdf5": ["h5py>=3.8"],
-        "dev": ["build", "h5py>=3.8", "mypy", "pytest>=8", "pytest-timeout", "ruff", "scikit-learn", "types-PyYAML"],
+        "rl": RL,
+        "dev": [
+            "build", "h5py>=3.8", "mypy", "pytest>=8", "pytest-timeout", "ruff", "scikit-learn", "types-PyYAML", *RL,
+        ],
     },
     entry_points={"console_scripts": ["nastc = nni_nastc.cli.main:main"]},
     classifiers=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,3 +34,11 @@ class ToySet:
     def train(self, output: Path, **changes: Any) -> TrainConfig:
         values = {"output": str(output), "data": self.data(), "genotype": "sep_conv_3", "num_layers": 2, "epochs": 2}
         return TrainConfig.model_validate(values | {"trainer": {"accelerator": "cpu"}} | changes)
+
+
+def history_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "history.json").read_text())
+
+
+def without_times(history: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in history["epochs"]]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
+from torch import nn
 
 from nni_nastc.distributed import share_buffers
 from nni_nastc.errors import CheckpointError, ModelError, NastcError, RunFolderError
@@ -35,9 +39,16 @@ class EpochSeed(Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set torch's generators."""
-        epoch_seed = self.seed * 1_000_003 + trainer.current_epoch
-        torch.manual_seed(epoch_seed * trainer.world_size + trainer.global_rank)
+        """Set the generators."""
+        seed_epoch(self.seed, trainer.current_epoch, trainer.global_rank, trainer.world_size)
+
+
+def seed_epoch(seed: int, epoch: int, rank: int = 0, world: int = 1) -> None:
+    """Set the global generators of torch, NumPy and Python to the draws of one epoch in one of several processes."""
+    number = (seed * 1_000_003 + epoch) * world + rank
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
 
 
 class EpochHistory(Callback):
@@ -55,6 +66,8 @@ class EpochHistory(Callback):
         What else the history says at its top.
     details : callable, optional
         ``(trainer, module) -> dict`` of further values of an epoch.
+    network : callable, optional
+        ``module -> network`` that is scored; the module's ``model`` by default.
     """
 
     def __init__(
@@ -65,12 +78,14 @@ class EpochHistory(Callback):
         *,
         header: Mapping[str, Any] | None = None,
         details: Callable[[pl.Trainer, pl.LightningModule], dict[str, Any]] | None = None,
+        network: Callable[[pl.LightningModule], nn.Module] = attrgetter("model"),
     ) -> None:
         self.path = folder / HISTORY_FILE
         self.task = task
         self.loader = loader
         self.header = {"format": _FORMAT, "version": _VERSION, "metric": METRIC_NAMES[task], **(header or {})}
         self.details = details or (lambda trainer, module: {})
+        self.network = network
         self.epochs: list[dict[str, Any]] = []
         self._start = 0.0
         self._running = False
@@ -116,8 +131,9 @@ class EpochHistory(Callback):
         }
         _require_finite(entry)
         if self.loader is not None:
-            share_buffers(pl_module.model)  # type: ignore[arg-type]
-            result = score_videos(pl_module.model, self.loader, self.task, pl_module.device)  # type: ignore[arg-type]
+            network = self.network(pl_module)
+            share_buffers(network)
+            result = score_videos(network, self.loader, self.task, pl_module.device)
             entry |= {"val_loss": result.loss, "val_score": result.metric}
         entry["seconds"] = time.perf_counter() - self._start
         self.epochs.append(entry)

@@ -39,9 +39,13 @@ class RecognitionModule(LightningModule):
         """Map (B, C, T, H, W) to logits (B, K)."""
         return self.model(features)
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of a batch."""
-        loss = loss_of(self.task, self(network_input(batch["features"])), batch["target"])
+        return loss_of(self.task, self(network_input(batch["features"])), batch["target"])
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch, and log it."""
+        loss = self.loss(batch)
         size = len(batch["index"])
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -10,21 +12,29 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 from nni.nas.strategy import DARTS, RandomOneShot
 from pytorch_lightning.callbacks import Callback
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.utils.data import DataLoader
 
 from nni_nastc.config import SearchOptimizerConfig
-from nni_nastc.evaluation.history import EpochHistory, read_history
+from nni_nastc.devices import local_device
+from nni_nastc.evaluation.history import EpochHistory, read_history, seed_epoch
 from nni_nastc.evaluation.module import RecognitionModule
 from nni_nastc.evaluation.trainer import trainer_arguments
 from nni_nastc.genotype import EDGES, Genotype
 from nni_nastc.plots import draw_alphas, draw_history
+from nni_nastc.search.judging import draw_cells, judge, write_samples
+from nni_nastc.search.paths import PathModule, refresh_statistics
+from nni_nastc.search.random_one_shot import SampledModule
 from nni_nastc.search.task import SearchTask
-from nni_nastc.search.temp_darts import TempDartsLightningModule
+
+CALIBRATION_VIDEOS = 256
+"""Videos of the weights' half whose features give batch norm's statistics of one path (our choice)."""
 
 
 def search_one_shot(task: SearchTask, callbacks: Sequence[Callback]) -> Genotype:
-    """Train the supernet and derive the cell from it.
+    """Train the supernet, and derive the cell from it.
 
     Parameters
     ----------
@@ -36,25 +46,36 @@ def search_one_shot(task: SearchTask, callbacks: Sequence[Callback]) -> Genotype
     Returns
     -------
     Genotype
-        The derived cell. ``history.json``, ``history.png`` and ``alphas.png`` are in the output folder.
+        The derived cell; of a strategy that only draws cells, the best of those that were judged, which
+        ``samples.json`` lists. ``history.json`` and ``history.png`` are in the output folder, and ``alphas.png`` if
+        there are alphas.
     """
     config = task.config
+    batches = _calibration(task)
+    with_alphas = isinstance(task.strategy, DARTS)
+    header = {"edges": [list(edge) for edge in EDGES], "operations": [*task.space.operations, "zero"]}
     history = EpochHistory(
         config.output,
         task.videos.task,
         task.validation,
-        header={"edges": [list(edge) for edge in EDGES], "operations": [*task.space.operations, "zero"]},
+        header=header if with_alphas else None,
         details=_details,
+        network=lambda module: _scored_network(module, batches),
     )
-    genotype = Genotype.from_nni(_fit(task, history, callbacks), origin=task.origin)
+    module = _fit(task, history, callbacks)
+    if isinstance(task.strategy, DARTS):
+        genotype = Genotype.from_nni(module.export(), origin=task.origin)
+    else:
+        genotype = _best_sample(task, module, batches)
     course = read_history(config.output, config.epochs)
-    draw_alphas(course, config.output / "alphas.png", genotype=genotype)
+    if with_alphas:
+        draw_alphas(course, config.output / "alphas.png", genotype=genotype)
     draw_history(course, config.output / "history.png")
     return genotype
 
 
-def _fit(task: SearchTask, history: EpochHistory, callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """Train the supernet through NNI's strategy interface; return the sample that it exports.
+def _fit(task: SearchTask, history: EpochHistory, callbacks: Sequence[Callback]) -> Any:
+    """Train the supernet through NNI's strategy interface; return the module that searched.
 
     The direct path, not ``NasExperiment``: that keeps metrics from reaching the experiment around a trial.
     """
@@ -72,7 +93,38 @@ def _fit(task: SearchTask, history: EpochHistory, callbacks: Sequence[Callback])
         )
         searching = strategy.mutate_evaluator(evaluator)
         searching.evaluate(task.space)
-    return searching.module.export()
+    return searching.module
+
+
+def _calibration(task: SearchTask) -> DataLoader[Any]:
+    """Return batches of some videos of the weights' half, the same ones whenever they are read."""
+    half = task.weight_half
+    chosen = random.Random(task.config.seed).sample(half, min(len(half), CALIBRATION_VIDEOS))
+    return task.videos.scored_batches(chosen, config=task.config.data)
+
+
+def _scored_network(module: Any, batches: DataLoader[Any]) -> nn.Module:
+    """Return the network that is scored after an epoch: the whole supernet, or the path that the search is at."""
+    if isinstance(module, PathModule):
+        module.take(module.path())
+        refresh_statistics(module.model, batches, module.device)
+    return module.model
+
+
+def _best_sample(task: SearchTask, module: SampledModule, batches: DataLoader[Any]) -> Genotype:
+    """Return the best of the cells that the trained search draws, and write all of them."""
+    seed_epoch(task.config.seed, task.config.epochs)
+    cells = draw_cells(module, task.strategy.samples)
+    judged = judge(
+        module,
+        cells,
+        task=task.videos.task,
+        calibration=batches,
+        validation=task.validation,
+        device=local_device(task.config.trainer.accelerator),
+    )
+    write_samples(judged, task.videos.task, task.config.output)
+    return replace(judged[0].genotype, origin=f"{task.origin}, the best of {len(judged)} samples")
 
 
 def _optimizer(
@@ -85,12 +137,9 @@ def _optimizer(
     return optimizer, CosineAnnealingLR(optimizer, epochs, eta_min=config.final_learning_rate)
 
 
-def _details(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-    """Return what the history of a search has beside scores: both losses, and the alphas."""
-    assert isinstance(module, TempDartsLightningModule)
-    losses = {
-        name: trainer.callback_metrics[key].item()
-        for name, key in (("train_loss", "search/weight_loss"), ("alpha_loss", "search/alpha_loss"))
-        if key in trainer.callback_metrics
-    }
-    return {**losses, "alphas": module.alphas().tolist()}
+def _details(trainer: pl.Trainer, module: Any) -> dict[str, Any]:
+    """Return what the history of a search has beside scores: losses, the reward, the alphas."""
+    names = {"train_loss": "search/weight_loss", "alpha_loss": "search/alpha_loss", "reward": "search/reward"}
+    logged = trainer.callback_metrics
+    values = {name: logged[key].item() for name, key in names.items() if key in logged}
+    return {**values, **module.epoch_values()}

@@ -72,7 +72,7 @@ class TempDartsCell(DifferentiableMixedCell):
     def forward(self, *inputs: list[Tensor] | Tensor) -> Tensor:
         """Map [(B, C0, T or 2T, S), (B, C1, T, S)] to (B, 4 width, T, S)."""
         states = self.preprocessor(list(inputs[0]) if isinstance(inputs[0], list) else list(inputs))
-        weights = torch.softmax(self.alphas, dim=-1)
+        weights = self._softmax(self.alphas)
         edge_weights = iter(weights)
         for edges in self.ops:
             # The appended ``zero`` adds nothing to the sum but its share of the softmax.

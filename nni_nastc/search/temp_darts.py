@@ -20,6 +20,7 @@ from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from nni.nas.strategy import DARTS
 from torch import Tensor, nn
 
+from nni_nastc.search.options import Epochs, NonNegative
 from nni_nastc.search.supernet import TempDartsCell
 
 
@@ -47,9 +48,9 @@ class TempDARTS(DARTS):
     def __init__(
         self,
         *,
-        arc_learning_rate: float = 3e-4,
-        gradient_clip_val: float | None = 5.0,
-        warmup_epochs: int = 0,
+        arc_learning_rate: NonNegative = 3e-4,
+        gradient_clip_val: NonNegative | None = 5.0,
+        warmup_epochs: Epochs = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -93,11 +94,9 @@ class TempDartsLightningModule(DartsLightningModule):
             with _frozen(self.weight_parameters()):
                 self._alpha_step(batch["val"], batch_idx)
         with _frozen(self.arch_parameters()):
-            loss = _loss(self.training_module.training_step(batch["train"], 2 * batch_idx + 1))
-            self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
-        self.log("search/weight_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=1)
+            loss = self._weight_step(batch["train"], batch_idx)
         self.advance_lr_schedulers(batch_idx)
-        return loss.detach()
+        return loss
 
     def _alpha_step(self, batch: Any, batch_idx: int) -> None:
         optimizer = self.architecture_optimizers()
@@ -110,6 +109,12 @@ class TempDartsLightningModule(DartsLightningModule):
         # The mean over steps: Lightning cannot tell how many videos a batch of an unknown evaluator holds.
         self.log("search/alpha_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=1)
 
+    def _weight_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = _loss(self.training_module.training_step(batch, 2 * batch_idx + 1))
+        self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
+        self.log("search/weight_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=1)
+        return loss.detach()
+
     def on_train_epoch_start(self) -> None:
         """Leave out NNI's switching of gradients: :meth:`training_step` freezes what a step does not train."""
         self.training_module.on_train_epoch_start()
@@ -117,6 +122,10 @@ class TempDartsLightningModule(DartsLightningModule):
     def alphas(self) -> Tensor:
         """Return the raw alphas (14, n + 1), which all cells share, ``zero`` last."""
         return next(m for m in self.supernet_modules() if isinstance(m, TempDartsCell)).alphas.detach()
+
+    def epoch_values(self) -> dict[str, Any]:
+        """Return what the history says of an epoch beside losses and scores."""
+        return {"alphas": self.alphas().tolist()}
 
 
 def _loss(output: Any) -> Tensor:

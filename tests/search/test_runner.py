@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from pytorch_lightning.callbacks import Callback
 
 from nni_nastc.config import SearchConfig, dump_config, load_config
 from nni_nastc.errors import DataError, ModelError, RunFolderError
@@ -21,32 +20,13 @@ from nni_nastc.evaluation.history import HISTORY_FILE, STATE_FILE
 from nni_nastc.genotype import EDGES, Genotype
 from nni_nastc.search.runner import run_search
 from nni_nastc.search.supernet import derive
-from tests.toy import ToySet
+from tests.toy import ToySet, history_of, without_times
 
 ROOT = Path(__file__).parents[2]
 
 
-class StopAfter(Callback):
-    """Fail when an epoch starts, as a crash would."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_batch_start(self, trainer, module, *args):
-        if trainer.current_epoch == self.epochs:
-            raise RuntimeError("stopped by the test")
-
-
-def history_of(folder: Path) -> dict:
-    return json.loads((folder / HISTORY_FILE).read_text())
-
-
 def epochs_of(folder: Path) -> int:
     return len(history_of(folder)["epochs"]) if (folder / HISTORY_FILE).exists() else 0
-
-
-def without_times(history: dict) -> list[dict]:
-    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in history["epochs"]]
 
 
 def test_result_is_complete(toy: ToySet, tmp_path):
@@ -83,22 +63,12 @@ def test_halves_are_disjoint_and_never_the_test_part(toy: ToySet, tmp_path):
     assert weights | alphas == {name for name, video in videos.items() if video["subset"] == "train"}
 
 
-def test_stopped_search_resumes_to_the_same_end(toy: ToySet, tmp_path):
-    unbroken = run_search(toy.search(tmp_path / "unbroken", epochs=3))
-    config = toy.search(tmp_path / "broken", epochs=3)
-    with pytest.raises(RuntimeError, match="stopped by the test"):
-        run_search(config, [StopAfter(2)])
-    assert len(history_of(tmp_path / "broken")["epochs"]) == 2
-    assert not (tmp_path / "broken" / "genotype.json").exists()
-    assert run_search(config) == unbroken
-    assert without_times(history_of(tmp_path / "broken")) == without_times(history_of(tmp_path / "unbroken"))
-
-
 @pytest.mark.slow
-def test_killed_search_resumes_to_the_same_end(toy: ToySet, tmp_path):
+@pytest.mark.parametrize("name", ["TempDARTS", "Proxyless", "ENAS"])
+def test_killed_search_resumes_to_the_same_end(toy: ToySet, tmp_path, name):
     """kill -9 of the command itself, in the middle of an epoch."""
-    unbroken = run_search(toy.search(tmp_path / "unbroken", epochs=8))
-    config = toy.search(tmp_path / "killed", epochs=8)
+    unbroken = run_search(toy.search(tmp_path / "unbroken", epochs=8, strategy={"name": name}))
+    config = toy.search(tmp_path / "killed", epochs=8, strategy={"name": name})
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(config))
     command = [sys.executable, "-m", "nni_nastc", "search", str(path)]

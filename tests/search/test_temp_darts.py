@@ -9,45 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
 from pytorch_lightning.callbacks import Callback
 
-from nni_nastc.config import StrategyConfig
-from nni_nastc.errors import ConfigError, GenotypeError
-from nni_nastc.evaluation.module import RecognitionModule
+from nni_nastc.errors import GenotypeError
 from nni_nastc.genotype import SEARCHED_OPERATIONS, Genotype
-from nni_nastc.search.strategies import make_strategy
 from nni_nastc.search.supernet import derive
 from nni_nastc.search.temp_darts import TempDARTS, TempDartsLightningModule
 from nni_nastc.space.network import NasTCSpace
+from tests.nni_toys import toy_evaluator
 
 ROOT = Path(__file__).parents[2]
-
-
-class ToyVideos(torch.utils.data.Dataset[dict[str, Any]]):
-    """Eight videos of noise."""
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        features = torch.randn(16, 8, 2, 2, generator=torch.Generator().manual_seed(index))
-        return {"features": features, "target": torch.tensor(index % 3), "index": torch.tensor(index)}
-
-
-def toy_evaluator(callbacks: list[Callback], epochs: int = 1) -> Lightning:
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=callbacks,
-    )
-    module = RecognitionModule("single-label", lambda parameters: (torch.optim.SGD(parameters, lr=0.1), None))
-    loaders = [DataLoader(ToyVideos(), batch_size=4) for _ in range(2)]
-    return Lightning(module, trainer, train_dataloaders=loaders[0], val_dataloaders=loaders[1])
 
 
 def search(callbacks: list[Callback], **options: Any) -> tuple[TempDartsLightningModule, NasTCSpace]:
@@ -155,7 +126,8 @@ def test_runs_in_a_nas_experiment(tmp_path):
     """NNI's own way to run a strategy, in a process of its own since it keeps global state."""
     code = (
         "from nni.nas.experiment import NasExperiment\n"
-        "from tests.search.test_temp_darts import NasTCSpace, TempDARTS, Genotype, toy_evaluator\n"
+        "from tests.nni_toys import toy_evaluator\n"
+        "from tests.search.test_temp_darts import NasTCSpace, TempDARTS, Genotype\n"
         "space = NasTCSpace(num_classes=3, num_layers=2, in_channels=16)\n"
         "experiment = NasExperiment(space, toy_evaluator([]), TempDARTS())\n"
         f"experiment.config.experiment_working_directory = {str(tmp_path)!r}\n"
@@ -167,32 +139,8 @@ def test_runs_in_a_nas_experiment(tmp_path):
     assert "OPERATIONS 8" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"name": "TempDART"}, "did you mean TempDARTS"),
-        ({"arc_learning_rte": 0.1}, "strategy.arc_learning_rte: unknown.*did you mean arc_learning_rate"),
-        ({"arc_learning_rate": "fast"}, "strategy.arc_learning_rate must be a number, got 'fast'"),
-        ({"arc_learning_rate": -1}, "must be at least 0 and finite, got -1"),
-    ],
-)
-def test_options_are_checked(options, message):
-    with pytest.raises(ConfigError, match=message):
-        make_strategy(StrategyConfig(**options))
-
-
-def test_numbers_that_yaml_takes_for_text_are_read():
-    assert make_strategy(StrategyConfig(arc_learning_rate="3e-4")).arc_learning_rate == 3e-4
-
-
 def test_alphas_of_a_diverged_search_give_no_cell():
     alphas = torch.zeros(14, 9)
     alphas[3, 2] = torch.nan
     with pytest.raises(GenotypeError, match="NaN or infinite"):
         derive(alphas, SEARCHED_OPERATIONS)
-
-
-def test_null_where_a_number_is_needed():
-    assert make_strategy(StrategyConfig(gradient_clip_val=None)).gradient_clip_val is None
-    with pytest.raises(ConfigError, match=r"strategy\.arc_learning_rate must be a number, got null"):
-        make_strategy(StrategyConfig(arc_learning_rate=None))
