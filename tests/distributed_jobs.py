@@ -18,7 +18,7 @@ from nni_nastc.distributed import place, process_group
 from nni_nastc.evaluation.scoring import VideoScores, score_videos
 from nni_nastc.training import train
 from tests.helpers import fill
-from tests.search.test_runner import StopAfter
+from tests.toy import StopAfter
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

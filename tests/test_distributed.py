@@ -20,8 +20,7 @@ from nni_nastc.errors import ConfigError
 from nni_nastc.evaluation.scoring import score_videos
 from nni_nastc.training import train
 from tests.distributed_jobs import ROOT, scores_of, torchrun
-from tests.search.test_runner import history_of, without_times
-from tests.toy import ToySet
+from tests.toy import ToySet, history_of, without_times
 
 JOBS = "tests.distributed_jobs"
 

@@ -15,8 +15,7 @@ from nni_nastc.data.datamodule import VideoSet
 from nni_nastc.errors import CheckpointError, FeatureStoreError, ModelError
 from nni_nastc.evaluate import evaluate
 from nni_nastc.training import train
-from tests.search.test_runner import StopAfter, history_of, without_times
-from tests.toy import ToySet
+from tests.toy import StopAfter, ToySet, history_of, without_times
 
 
 def evaluation(toy: ToySet, folder, **changes) -> EvaluateConfig:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.callbacks import Callback
+
 from nni_nastc.config import SearchConfig, TrainConfig
 from nni_nastc.data.synthetic import make_order_features
 
@@ -34,6 +36,17 @@ class ToySet:
     def train(self, output: Path, **changes: Any) -> TrainConfig:
         values = {"output": str(output), "data": self.data(), "genotype": "sep_conv_3", "num_layers": 2, "epochs": 2}
         return TrainConfig.model_validate(values | {"trainer": {"accelerator": "cpu"}} | changes)
+
+
+class StopAfter(Callback):
+    """Fail in the first batch of an epoch, as a crash would."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_batch_start(self, trainer: Any, module: Any, *args: Any) -> None:
+        if trainer.current_epoch == self.epochs:
+            raise RuntimeError("stopped by the test")
 
 
 def history_of(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "search",
         help="search a temporal cell on extracted features",
-        description="Search a temporal cell with Temp-DARTS. A search that was stopped goes on when run again.",
+        description="Search a temporal cell, with Temp-DARTS unless the file names another strategy. "
+        "A search that was stopped goes on when run again.",
     )
     parser.add_argument("config", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
@@ -31,5 +32,5 @@ def run(arguments: argparse.Namespace) -> int:
     with training_session():
         genotype = run_search(config, [EpochProgress("searching")])
         print("\n".join(genotype.lines))
-        print(f"wrote genotype.json, history.json, cell.png, alphas.png to {config.output}")
+        print(f"wrote genotype.json, history.json, cell.png, history.png to {config.output}")
     return 0

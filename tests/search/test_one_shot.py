@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from pytorch_lightning.callbacks import Callback
 
 from nni_nastc.evaluation.history import EpochSeed
 from nni_nastc.genotype import Genotype
 from nni_nastc.search import one_shot, runner
 from nni_nastc.search.judging import SAMPLES_FILE
 from nni_nastc.search.runner import run_search
-from tests.toy import ToySet, history_of, without_times
+from tests.toy import StopAfter, ToySet, history_of, without_times
 
 STRATEGIES = {
     "TempDARTS": {},
@@ -26,17 +25,6 @@ FILES = {
     "cell.png", "config.yaml", "environment.json", "genotype.json", "history.json", "history.png", "last.ckpt",
     "split.json",
 }  # fmt: skip
-
-
-class StopAfter(Callback):
-    """Fail in the first batch of an epoch, as a crash would."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_batch_start(self, trainer, module, *args):
-        if trainer.current_epoch == self.epochs:
-            raise RuntimeError("stopped by the test")
 
 
 def strategy_of(name: str) -> dict:
