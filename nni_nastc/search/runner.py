@@ -43,7 +43,8 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     ----------
     config : SearchConfig
         What to do. Its output folder gets ``config.yaml``, ``environment.json``, ``split.json``, ``history.json``
-        (after every epoch) and at the end ``genotype.json``, ``cell.png``, ``alphas.png`` and ``history.png``.
+        (after every epoch) and at the end ``genotype.json``, ``cell.png`` and ``history.png``; ``alphas.png`` where
+        there are alphas, ``samples.json`` where the best of some cells is taken.
     callbacks : sequence of Callback
         Further callbacks of Lightning, such as a progress bar.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from pathlib import Path
+
 import pytest
 
 from nni_nastc.config import StrategyConfig
@@ -66,3 +70,15 @@ def test_enas_without_its_dependency_names_the_extra(toy: ToySet, tmp_path, monk
     with pytest.raises(ConfigError, match=r"^strategy ENAS needs tianshou.*pip install 'nni_nastc\[rl\]'$"):
         run_search(toy.search(tmp_path / "run", strategy={"name": "ENAS"}))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_readme_lists_every_strategy_with_its_options():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]*) \|", readme, flags=re.MULTILINE))
+    told = {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows.items() if name in STRATEGIES}
+    for name, strategy in STRATEGIES.items():
+        parameters = inspect.signature(strategy).parameters.values()
+        wanted = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        for other in told[name] & set(STRATEGIES):  # "as TempDARTS"
+            told[name] = told[name] - {other} | told[other]
+        assert told[name] == wanted, name
