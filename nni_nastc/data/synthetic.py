@@ -1,16 +1,25 @@
-"""Data that the package makes itself: videos for ``nastc demo``, and features to try a search without a backbone.
+"""Data that the package makes itself: videos for ``nastc demo``, and features to try networks without a backbone.
 
-Both hold activities that are told only by the order of their parts; see :mod:`nni_nastc.data.orders`.
+They hold activities that are told only by the order of their parts, or only by how long these take; see
+:mod:`nni_nastc.data.orders`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nni_nastc.data.orders import NUM_PARTS, annotations_of, plan_videos
+from nni_nastc.data.orders import (
+    NUM_PARTS,
+    OrderedVideo,
+    annotations_of,
+    duration_names,
+    order_names,
+    plan_durations,
+    plan_videos,
+)
 from nni_nastc.data.shapes import SHAPES, draw_frames
 from nni_nastc.errors import DataError, RunFolderError
 from nni_nastc.features.store import FeatureStore, StoreSettings
@@ -18,6 +27,10 @@ from nni_nastc.features.superframes import SUPERFRAME_LENGTH
 from nni_nastc.files import atomic_path, make_folder, read_json, write_json
 
 FPS = 16
+WINDOW_S = SUPERFRAME_LENGTH / FPS
+
+PART_NAMES = tuple(f"part {part}" for part in range(NUM_PARTS))
+"""What the parts of made-up features are called."""
 
 
 def make_moving_shapes(
@@ -68,7 +81,7 @@ def make_moving_shapes(
     )
     source = f"moving shapes: {videos} videos, {frames} frames, {size} pixels, {classes} classes, seed {seed}"
     folder, path = Path(out) / "videos", Path(out) / "annotations.json"
-    annotations = annotations_of(plan, SHAPES, window_s=SUPERFRAME_LENGTH / FPS, source=source)
+    annotations = annotations_of(plan, SHAPES, order_names(SHAPES, classes), window_s=WINDOW_S, source=source)
     make_folder(folder)
     if path.exists() and read_json(path) != annotations:
         raise RunFolderError(f"{path} is not of the videos asked for ({source}); choose another folder or remove it")
@@ -143,16 +156,73 @@ def make_order_features(
         If the store exists with other settings.
     """
     plan = plan_videos(videos=videos, windows=windows, classes=classes, seed=seed, prefix="order")
-    rng = np.random.default_rng([seed, videos])
+    source = f"order features: {videos} videos, {windows} windows, {classes} classes, seed {seed}"
+    made = _write_features(store, plan, channels=channels, size=size, noise=noise, seed=seed, endpoint="order")
+    _write_annotations(annotations, plan, order_names(PART_NAMES, classes), source)
+    return made
+
+
+def make_duration_features(
+    store: Path | str,
+    annotations: Path | str,
+    *,
+    videos: int = 64,
+    windows: int = 16,
+    channels: int = 16,
+    size: int = 2,
+    classes: int = 4,
+    noise: float = 0.25,
+    seed: int = 0,
+) -> FeatureStore:
+    """Make features with which an activity is the part that takes longest; the order is the same for all.
+
+    Parameters
+    ----------
+    store, annotations, videos, windows, channels, size, noise, seed
+        As for :func:`make_order_features`.
+    classes : int
+        Activities, 2 to 4.
+
+    Returns
+    -------
+    FeatureStore
+        With ``videos`` videos of (windows, C, H, W) float16.
+
+    Raises
+    ------
+    DataError
+        If the numbers do not allow it.
+    FeatureStoreError
+        If the store exists with other settings.
+    """
+    plan = plan_durations(videos=videos, windows=windows, classes=classes, seed=seed, prefix="duration")
+    source = f"duration features: {videos} videos, {windows} windows, {classes} classes, seed {seed}"
+    made = _write_features(store, plan, channels=channels, size=size, noise=noise, seed=seed, endpoint="duration")
+    _write_annotations(annotations, plan, duration_names(PART_NAMES, classes), source)
+    return made
+
+
+def _write_features(
+    store: Path | str,
+    plan: Sequence[OrderedVideo],
+    *,
+    channels: int,
+    size: int,
+    noise: float,
+    seed: int,
+    endpoint: str,
+) -> FeatureStore:
+    """Write what a backbone would give: the vector of a window's part plus noise, then ReLU."""
+    windows = plan[0].runs[-1].end
+    rng = np.random.default_rng([seed, len(plan)])
     vectors = rng.standard_normal((NUM_PARTS, channels, 1, 1))
-    window_s = SUPERFRAME_LENGTH / FPS
-    starts = np.arange(windows) * window_s
-    times = np.stack([starts, starts + window_s], axis=1)
+    starts = np.arange(windows) * WINDOW_S
+    times = np.stack([starts, starts + WINDOW_S], axis=1)
     settings = StoreSettings(
         weights="none",
         weights_digest=f"made up, seed {seed}",
         backbone="made up",
-        endpoint="order",
+        endpoint=endpoint,
         short_side=size,
         crop=size,
     )
@@ -162,8 +232,9 @@ def make_order_features(
         features = vectors[parts] + noise * rng.standard_normal((windows, channels, size, size))
         features = np.maximum(features, 0).astype(np.float16)
         written.write(video.name, features, times, fps=FPS, source=f"{video.name}.mp4", size_bytes=0)
-    source = f"order features: {videos} videos, {windows} windows, {classes} classes, seed {seed}"
-    Path(annotations).parent.mkdir(parents=True, exist_ok=True)
-    names = [f"part {part}" for part in range(NUM_PARTS)]
-    write_json(annotations, annotations_of(plan, names, window_s=window_s, source=source))
     return written
+
+
+def _write_annotations(path: Path | str, plan: Sequence[OrderedVideo], classes: Sequence[str], source: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, annotations_of(plan, PART_NAMES, classes, window_s=WINDOW_S, source=source))

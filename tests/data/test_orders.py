@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from nni_nastc.data.annotations import load_annotations
-from nni_nastc.data.orders import CIRCLES, annotations_of, plan_videos
+from nni_nastc.data.orders import (
+    CIRCLES,
+    annotations_of,
+    duration_names,
+    order_names,
+    plan_durations,
+    plan_videos,
+)
 from nni_nastc.errors import DataError
 
 
@@ -111,7 +118,8 @@ def test_it_refuses(changes, message):
 
 def test_the_annotations_load(plan, tmp_path):
     path = tmp_path / "annotations.json"
-    path.write_text(json.dumps(annotations_of(plan, ["A", "B", "C", "D"], window_s=0.5, source="a test")))
+    names = order_names("ABCD", 4)
+    path.write_text(json.dumps(annotations_of(plan, "ABCD", names, window_s=0.5, source="a test")))
     annotations = load_annotations(path)
     assert annotations.classes == ("A, B, C, D", "A, D, C, B", "A, B, D, C", "A, C, D, B")
     assert annotations.parts == ("A", "B", "C", "D")
@@ -121,3 +129,39 @@ def test_the_annotations_load(plan, tmp_path):
         assert record.duration_s == 8.0
         assert [s.label for s in record.segments] == ["ABCD"[run.part] for run in video.runs]
         assert [s.start_s for s in record.segments] == [run.first / 2 for run in video.runs]
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return timelines(plan_durations(videos=1600, windows=16, classes=4, seed=1))
+
+
+class TestDurations:
+    def test_all_have_the_same_order(self, planned):
+        circle = frozenset((i, (i + 1) % 4) for i in range(4))
+        assert {followers(row) for row in planned[0]} == {circle}
+        assert (planned[0][:, 0] == planned[0][:, -1]).all()
+
+    def test_the_longest_part_tells_the_activity(self, planned):
+        rows, activities = planned
+        lengths = np.stack([(rows == part).sum(1) for part in range(4)], 1)
+        assert (lengths >= 2).all()
+        assert (lengths.sum(1) == 16).all()
+        # 2 and 5 of the 8 further superframes in eighths: 2 + 8 * 5 / 8 = 7 for the long one, 2 + 1 for each other.
+        means = np.stack([lengths[activities == k].mean(0) for k in range(4)])
+        np.testing.assert_allclose(means, 3 + 4 * np.eye(4), atol=0.2)
+        assert (lengths.argmax(1) == activities).mean() > 0.9
+
+    def test_first_parts_are_balanced(self):
+        plan = plan_durations(videos=64, windows=16, classes=4, seed=0)
+        firsts = Counter((v.activity, v.runs[0].part) for v in plan if v.subset == "train")
+        assert firsts == {(activity, part): 3 for activity in range(4) for part in range(4)}
+
+    def test_names(self):
+        assert duration_names("ABCD", 2) == ["long A", "long B"]
+
+    def test_it_refuses(self):
+        with pytest.raises(DataError, match="2 to 4 activities, got 5"):
+            plan_durations(videos=16, windows=16, classes=5, seed=0)
+        with pytest.raises(DataError, match="at least 8 superframes of 8 frames, got 7"):
+            plan_durations(videos=16, windows=7, classes=4, seed=0)

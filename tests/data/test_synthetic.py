@@ -13,7 +13,7 @@ from nni_nastc.data.annotations import load_annotations
 from nni_nastc.data.dataset import FeatureDataset, make_loader
 from nni_nastc.data.orders import plan_videos
 from nni_nastc.data.shapes import COLOURS, SHAPES
-from nni_nastc.data.synthetic import make_moving_shapes, make_order_features
+from nni_nastc.data.synthetic import make_duration_features, make_moving_shapes, make_order_features
 from nni_nastc.errors import DataError, FeatureStoreError, RunFolderError
 from nni_nastc.features.store import FeatureStore
 
@@ -172,3 +172,21 @@ class TestOrderFeatures:
         assert batch["features"].shape == (5, 16, 8, 2, 2)
         for video, target in zip(batch["index"], batch["target"], strict=True):
             assert annotations.classes[target] == annotations.records[video].labels[0]
+
+
+def test_features_told_by_duration(tmp_path):
+    store = make_duration_features(tmp_path / "s", tmp_path / "a.json", videos=16, classes=2, channels=32)
+    annotations = load_annotations(tmp_path / "a.json")
+    assert annotations.classes == ("long part 0", "long part 1")
+    assert (len(store), store.feature_shape) == (16, (32, 2, 2))
+    rows, parts, longest = [], [], []
+    for record in annotations.records:
+        times = store.times(record.id).mean(1)
+        parts += (seen := [next(s.label for s in record.segments if s.start_s < t < s.end_s) for t in times])
+        rows.append(store.read(record.id, np.arange(16)).astype(float).mean(axis=(2, 3)))
+        longest.append(record.labels == (f"long {max(annotations.parts, key=seen.count)}",))
+    assert np.mean(longest) > 0.8
+    rows, parts = np.concatenate(rows), np.array(parts)
+    centres = np.stack([rows[parts == part].mean(axis=0) for part in annotations.parts])
+    nearest = np.linalg.norm(rows[:, None] - centres, axis=-1).argmin(axis=1)
+    assert [annotations.parts[i] for i in nearest] == parts.tolist()
