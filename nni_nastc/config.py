@@ -87,6 +87,38 @@ class SearchOptimizerConfig(Section):
     weight_decay: float = Field(3e-4, ge=0)
 
 
+class TrainOptimizerConfig(Section):
+    """Adam of the fixed network; the paper's settings (Sec. III-B, implementation details)."""
+
+    learning_rate: float = Field(0.01, gt=0)
+    eps: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradients; null: no clipping")
+
+
+class TrialsConfig(Section):
+    """Trials, of the strategies that train each network by itself."""
+
+    concurrency: int = Field(1, ge=1, le=1024, description="trials at a time")
+    max_trials: int = Field(100, ge=1, description="networks to train, failed ones included")
+    max_duration: str | None = Field(
+        None, pattern=r"^[1-9]\d*[smhd]$", description="no new trial after this time (30m, 12h, 2d); null: no limit"
+    )
+    epochs: int = Field(20, ge=1, description="of each trial")
+    optimizer: TrainOptimizerConfig = TrainOptimizerConfig()
+    gpus: Literal[0, 1] | None = Field(None, description="GPUs a trial; null: 1 where there is one")
+    trials_per_gpu: int = Field(1, ge=1, le=64, description="trials that share a GPU")
+    # Left out of what is recorded: a search that goes on may take another.
+    port: int | None = Field(None, exclude=True, description="of NNI's web page; null: a free one")
+
+    @property
+    def max_seconds(self) -> float:
+        """The longest duration in seconds; infinite for no limit."""
+        units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+        return float("inf") if self.max_duration is None else int(self.max_duration[:-1]) * units[self.max_duration[-1]]
+
+
 class SearchConfig(Section):
     """``nastc search``."""
 
@@ -97,18 +129,9 @@ class SearchConfig(Section):
     strategy: StrategyConfig = StrategyConfig()
     optimizer: SearchOptimizerConfig = SearchOptimizerConfig()
     epochs: int = Field(50, ge=1)
+    trials: TrialsConfig = TrialsConfig()
     seed: Seed = 0
     trainer: TrainerConfig = TrainerConfig()
-
-
-class TrainOptimizerConfig(Section):
-    """Adam of the fixed network; the paper's settings (Sec. III-B, implementation details)."""
-
-    learning_rate: float = Field(0.01, gt=0)
-    eps: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradients; null: no clipping")
 
 
 class TrainConfig(Section):

@@ -20,6 +20,7 @@ from nni_nastc.errors import RunFolderError
 from nni_nastc.files import atomic_path, make_folder, write_json
 
 CONFIG_FILE = "config.yaml"
+SPLIT_FILE = "split.json"
 _PACKAGES = ("torch", "pytorch-lightning", "nni", "numpy")
 
 

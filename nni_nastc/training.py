@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,12 +27,14 @@ from nni_nastc.evaluation.trainer import trainer_arguments
 from nni_nastc.files import read_object, write_json
 from nni_nastc.models import NetworkSpec, build_model, check_model_timesteps, find_network
 from nni_nastc.plots import draw_history
-from nni_nastc.runs import environment, open_run
+from nni_nastc.runs import SPLIT_FILE, environment, open_run
 
 METRICS_FILE = "metrics.json"
 
 
-def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+def train(
+    config: TrainConfig, callbacks: Sequence[Callback] = (), *, held_out: Collection[str] | None = None
+) -> dict[str, Any]:
     """Train a network on the training part, or go on with a training that was stopped.
 
     A tenth of the training part is held out by video and scored after every epoch, unless ``final`` is set: then all of
@@ -45,6 +47,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         (after every epoch), and at the end ``history.png``, ``model.safetensors`` and ``metrics.json``.
     callbacks : sequence of Callback
         Further callbacks of Lightning, such as a progress bar.
+    held_out : collection of str, optional
+        The videos to hold out, in place of a share that is drawn.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         num_groups=config.num_groups,
     )
     check_model_timesteps(spec, config.data.timesteps)
-    training, held = _parts(config, videos)
+    training, held = _parts(config, videos, held_out)
     if held:
         videos.require_labels(held, "the held-out part")
     data = videos.training_batches(training, config=config.data)
@@ -81,7 +85,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
             return read_object(config.output / METRICS_FILE, RunFolderError)
         if is_main():
             write_json(
-                config.output / "split.json",
+                config.output / SPLIT_FILE,
                 {"train": [record.id for record in training], "held_out": [record.id for record in held]},
             )
         history = EpochHistory(config.output, videos.task, validation)
@@ -92,9 +96,13 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         return metrics
 
 
-def _parts(config: TrainConfig, videos: VideoSet) -> tuple[list[VideoRecord], list[VideoRecord]]:
+def _parts(
+    config: TrainConfig, videos: VideoSet, held_out: Collection[str] | None
+) -> tuple[list[VideoRecord], list[VideoRecord]]:
     """Return the records that train and those that are held out."""
     records = videos.records("train")
+    if held_out is not None:
+        return [r for r in records if r.id not in held_out], [r for r in records if r.id in held_out]
     return (records, []) if config.final else hold_out(records, share=config.hold_out, seed=config.seed)
 
 

@@ -26,11 +26,12 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(SearchConfig, arguments.config, arguments.overrides)
 
     from nni_nastc.cli.progress import EpochProgress
+    from nni_nastc.cli.trial_progress import TrialProgress
     from nni_nastc.search.runner import run_search
     from nni_nastc.session import training_session
 
     with training_session():
-        genotype = run_search(config, [EpochProgress("searching")])
+        genotype = run_search(config, [EpochProgress("searching"), TrialProgress()])
         print("\n".join(genotype.lines))
-        print(f"wrote genotype.json, history.json, cell.png, history.png to {config.output}")
+        print(f"wrote genotype.json, cell.png and the course of the search to {config.output}")
     return 0

@@ -10,18 +10,19 @@ from nni.nas.strategy import DARTS, RandomOneShot
 from nni.nas.strategy.base import Strategy
 from pytorch_lightning.callbacks import Callback
 
-from nni_nastc.config import SearchConfig, find_space
+from nni_nastc.config import SearchConfig, TrialsConfig, find_space
 from nni_nastc.data.datamodule import VideoSet
 from nni_nastc.data.splits import halves
 from nni_nastc.devices import check_trainer, local_device
 from nni_nastc.distributed import check_processes
-from nni_nastc.errors import ModelError
+from nni_nastc.errors import ConfigError, ModelError
 from nni_nastc.files import write_json
 from nni_nastc.genotype import Genotype
 from nni_nastc.models import SEARCH_SPACES
 from nni_nastc.nn.network import check_timesteps
 from nni_nastc.plots import draw_cell
-from nni_nastc.runs import open_run
+from nni_nastc.runs import SPLIT_FILE, open_run
+from nni_nastc.search.multi_trial import check_trials, search_by_trials
 from nni_nastc.search.one_shot import search_one_shot
 from nni_nastc.search.strategies import make_strategy
 from nni_nastc.search.task import Search, SearchTask
@@ -29,8 +30,10 @@ from nni_nastc.space.network import NasTCSpace
 
 GENOTYPE_FILE = "genotype.json"
 
-SEARCHES: Mapping[type[Strategy], Search] = MappingProxyType({DARTS: search_one_shot, RandomOneShot: search_one_shot})
-"""Base class of a kind of strategies -> the search proper."""
+SEARCHES: Mapping[type[Strategy], Search] = MappingProxyType(
+    {DARTS: search_one_shot, RandomOneShot: search_one_shot, Strategy: search_by_trials}
+)
+"""Base class of a kind of strategies -> the search proper; the first that fits."""
 
 
 def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Genotype:
@@ -62,7 +65,8 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     space_config = find_space(config.space, SEARCH_SPACES)
     num_layers = config.num_layers or space_config.num_layers
     check_timesteps(config.data.timesteps, num_layers)
-    strategy = make_strategy(config.strategy)
+    strategy = make_strategy(config.strategy, config.seed)
+    _check_kind(config, _search_of(strategy))
     check_trainer(config.trainer.accelerator, config.trainer.devices, config.trainer.precision)
     check_processes(config.trainer.devices, config.trainer.num_nodes)
     for key in ("devices", "num_nodes"):
@@ -87,13 +91,29 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
         if finished:
             return Genotype.from_json(config.output / GENOTYPE_FILE)
         write_json(
-            config.output / "split.json",
+            config.output / SPLIT_FILE,
             {"weights": [record.id for record in weight_half], "alphas": [record.id for record in alpha_half]},
         )
         genotype = _search_of(strategy)(task, callbacks)
         draw_cell(genotype, config.output / "cell.png")
         genotype.to_json(config.output / GENOTYPE_FILE)  # marks the run as finished
         return genotype
+
+
+def _check_kind(config: SearchConfig, search: Search) -> None:
+    """Refuse settings of the other kind of strategies, and trials that this machine cannot run."""
+    name = config.strategy.name
+    if search is not search_by_trials:
+        if config.trials != TrialsConfig():
+            raise ConfigError(f"{name} trains one supernet and has no trials; remove the section trials")
+        return
+    defaults = SearchConfig.model_fields
+    if foreign := [key for key in ("epochs", "optimizer") if getattr(config, key) != defaults[key].default]:
+        raise ConfigError(
+            f"{name} trains no supernet but each network in a trial; remove {' and '.join(foreign)}, "
+            f"set {' and '.join(f'trials.{key}' for key in foreign)}"
+        )
+    check_trials(config)
 
 
 def _search_of(strategy: Strategy) -> Search:

@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,8 +18,12 @@ from nni.mutable import Categorical
 from nni.nas.strategy import GridSearch, PolicyBasedRL, Random, RegularizedEvolution
 from nni.nas.strategy.base import Strategy
 from nni.nas.strategy.hpo import HPOTunerStrategy
+from pydantic import Field
 
 from nni_nastc.errors import ConfigError
+from nni_nastc.search.options import Count, NonNegative, Positive, require_rl
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def random(seed: int = 0) -> Random:
@@ -44,9 +47,9 @@ def grid_search(seed: int = 0, *, shuffle: bool = True) -> GridSearch:
 def regularized_evolution(
     seed: int = 0,
     *,
-    population_size: int = 20,
-    sample_size: int = 5,
-    mutation_prob: float = 0.05,
+    population_size: Count = 20,
+    sample_size: Count = 5,
+    mutation_prob: Share = 0.05,
     crossover: bool = False,
 ) -> RegularizedEvolution:
     """Return NNI's aging evolution (Real et al., AAAI 2019).
@@ -81,7 +84,7 @@ def regularized_evolution(
     )
 
 
-def policy_based_rl(seed: int = 0, *, samples_per_update: int = 20) -> PolicyBasedRL:
+def policy_based_rl(seed: int = 0, *, samples_per_update: Count = 20) -> PolicyBasedRL:
     """Return NNI's policy search (PPO of tianshou), and seed the global generators from which it draws.
 
     Parameters
@@ -96,8 +99,7 @@ def policy_based_rl(seed: int = 0, *, samples_per_update: int = 20) -> PolicyBas
     ConfigError
         If tianshou or gym is not installed.
     """
-    if missing := [name for name in ("tianshou", "gym") if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"PolicyBasedRL needs {' and '.join(missing)}: pip install 'nni_nastc[rl]'")
+    require_rl("PolicyBasedRL")
     np.random.seed(seed)
     torch.manual_seed(seed)
     return PolicyBasedRL(samples_per_update=samples_per_update)
@@ -124,10 +126,10 @@ class TPE(HPOTunerStrategy):
         self,
         seed: int = 0,
         *,
-        n_startup_jobs: int = 20,
-        n_ei_candidates: int = 24,
-        gamma: float = 0.25,
-        prior_weight: float = 1.0,
+        n_startup_jobs: Count = 20,
+        n_ei_candidates: Count = 24,
+        gamma: Positive = 0.25,
+        prior_weight: NonNegative = 1.0,
     ) -> None:
         arguments = TpeArguments(
             n_startup_jobs=n_startup_jobs, n_ei_candidates=n_ei_candidates, gamma=gamma, prior_weight=prior_weight

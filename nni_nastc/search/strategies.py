@@ -14,6 +14,7 @@ from nni_nastc.search.enas import ENAS
 from nni_nastc.search.options import check_options, unknown_name
 from nni_nastc.search.proxyless import Proxyless
 from nni_nastc.search.random_one_shot import RandomOneShot
+from nni_nastc.search.sampling import MULTI_TRIAL
 from nni_nastc.search.temp_darts import TempDARTS
 
 STRATEGIES: Mapping[str, Callable[..., Strategy]] = MappingProxyType(
@@ -24,13 +25,14 @@ STRATEGIES: Mapping[str, Callable[..., Strategy]] = MappingProxyType(
         "Proxyless": Proxyless,
         "RandomOneShot": RandomOneShot,
         "ENAS": ENAS,
+        **MULTI_TRIAL,
     }
 )
 """Name -> class, built with the options of the configuration: its keyword-only parameters."""
 
 
-def make_strategy(config: StrategyConfig) -> Strategy:
-    """Build the strategy that a configuration names.
+def make_strategy(config: StrategyConfig, seed: int = 0) -> Strategy:
+    """Build the strategy that a configuration names; those that sample networks for trials draw by the seed.
 
     Raises
     ------
@@ -40,4 +42,5 @@ def make_strategy(config: StrategyConfig) -> Strategy:
     if config.name not in STRATEGIES:
         raise ConfigError(f"strategy.name: {unknown_name(config.name, list(STRATEGIES))}")
     strategy = STRATEGIES[config.name]
-    return strategy(**check_options(strategy, config.options))
+    options = check_options(strategy, config.options)
+    return strategy(seed, **options) if config.name in MULTI_TRIAL else strategy(**options)
