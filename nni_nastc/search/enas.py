@@ -144,6 +144,7 @@ class EnasModule(SampledModule, EnasLightningModule):
         super().__init__(training_module, reward_metric_name="reward", **kwargs)
         self.gradient_clip_val = gradient_clip_val
         self._rewarded: list[tuple[list[int], float]] = []  # actions and reward, since the last update
+        self._optimizer_state: dict[str, Any] | None = None  # of a run that goes on
 
     def set_model(self, model: Any) -> None:
         """Take the supernet, with a new controller; the same supernet again changes nothing."""
@@ -158,7 +159,7 @@ class EnasModule(SampledModule, EnasLightningModule):
 
     def resample(self) -> dict[str, Any]:
         """Let the controller draw a cell, and take it; return its sample."""
-        with torch.no_grad():
+        with torch.no_grad(), self._full_precision():
             genotype = self.cell_choices.genotype(self.generator.next_sample())
         self.take(genotype)
         return genotype.to_nni()
@@ -203,9 +204,14 @@ class EnasModule(SampledModule, EnasLightningModule):
             _add_trajectory(buffer, self.generator.env, actions, value)
         self._rewarded = []
         self.policy.train()
-        for _ in range(UPDATES):
-            self.policy.update(0, buffer, batch_size=UPDATE_BATCH_SIZE, repeat=REPEATS)
+        with self._full_precision():
+            for _ in range(UPDATES):
+                self.policy.update(0, buffer, batch_size=UPDATE_BATCH_SIZE, repeat=REPEATS)
         self.policy.eval()
+
+    def _full_precision(self) -> torch.autocast:
+        """Keep the trainer's mixed precision away from the controller, which cannot compute in it."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what of the controller Lightning does not see."""
@@ -213,8 +219,14 @@ class EnasModule(SampledModule, EnasLightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what :meth:`on_save_checkpoint` saved."""
-        self.policy.optim.load_state_dict(checkpoint["controller"]["optimizer"])
         self._rewarded = checkpoint["controller"]["rewarded"]
+        self._optimizer_state = checkpoint["controller"]["optimizer"]
+
+    def on_train_start(self) -> None:
+        """Restore the controller's optimiser: its state has to be where the parameters are, which move before."""
+        if self._optimizer_state is not None:
+            self.policy.optim.load_state_dict(self._optimizer_state)
+        super().on_train_start()
 
 
 def make_controller(env: Any, *, learning_rate: float, hidden_dim: int = 64) -> Any:

@@ -118,6 +118,7 @@ def test_the_controllers_state_is_saved_whole():
     other = toy_search(ENAS(batches_per_update=3), toy_space(), train=False)
     other.load_state_dict(checkpoint["state_dict"])
     other.on_load_checkpoint(checkpoint)
+    other.on_train_start()
     assert len(module._rewarded) == 1
     for one in (module, other):
         seed_epoch(1, 0)

@@ -54,7 +54,9 @@ def test_ends_in_a_valid_cell_with_all_files(toy: ToySet, tmp_path, name):
 
 
 @pytest.mark.usefixtures("_no_pictures")
-@pytest.mark.parametrize("name", list(STRATEGIES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "TempDARTS" else pytest.mark.slow) for name in STRATEGIES]
+)
 def test_stopped_search_resumes_to_the_same_end(toy: ToySet, tmp_path, name):
     """Drawn paths, rewards that wait for an update, and the optimisers' states included."""
     unbroken = run_search(toy.search(tmp_path / "unbroken", epochs=3, strategy=strategy_of(name)))
@@ -69,6 +71,15 @@ def test_stopped_search_resumes_to_the_same_end(toy: ToySet, tmp_path, name):
         assert (tmp_path / "broken" / SAMPLES_FILE).read_text().replace("broken", "unbroken") == samples.read_text()
 
 
+@pytest.mark.usefixtures("_no_pictures")
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_mixed_precision(toy: ToySet, tmp_path, name):
+    trainer = {"accelerator": "cpu", "precision": "bf16-mixed"}
+    run_search(toy.search(tmp_path / "run", strategy=strategy_of(name), trainer=trainer))
+    assert len(history_of(tmp_path / "run")["epochs"]) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", ["RandomOneShot", "ENAS"])
 def test_search_stopped_among_its_samples_resumes_to_the_same_end(toy: ToySet, tmp_path, monkeypatch, name):
