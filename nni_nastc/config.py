@@ -217,7 +217,7 @@ def load_config(
     values = {**(defaults or {}), **({} if path is None else _read_yaml(Path(path)))}
     given = overrides if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
     for key, value in given.items():
-        _set(values, key, value)
+        set_value(values, key, value)
     try:
         return schema.model_validate(values)
     except ValidationError as problem:
@@ -303,8 +303,14 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise ConfigError(f"the value of {key} is not YAML: {text[:80]!r}") from problem
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key in nested dicts."""
+def set_value(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested dicts.
+
+    Raises
+    ------
+    ConfigError
+        If a part of the key is a value, not a section.
+    """
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})

@@ -19,6 +19,7 @@ from nni_nastc.cli import (
     export,
     extract,
     import_features,
+    launch,
     nni_env,
     predict,
     results,
@@ -45,6 +46,7 @@ _COMMANDS = (
     export,
     bench,
     weights,
+    launch,
     results,
     nni_env,
 )

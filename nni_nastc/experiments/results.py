@@ -150,8 +150,9 @@ def read_experiment(folder: Path) -> ExperimentResults:
             f"{folder / DATABASE} cannot be read ({problem}): it is damaged, or not NNI's; copy the folder anew"
         ) from problem
     running = bool(find_managers(profile["id"]))
+    sampled = _sampled(row for some in events.values() for row in some)
     trials = [
-        _trial(folder, number, name, some, metrics.get(name, []), profile["start"], running)
+        _trial(folder, number, name, some, metrics.get(name, []), sampled, profile["start"], running)
         for number, (name, some) in enumerate(events.items())
     ]
     name = profile["params"].get("experimentName") or profile["id"]
@@ -191,14 +192,23 @@ def _by_trial(rows: Iterable[sqlite3.Row]) -> dict[str, list[Row]]:
 
 
 def _trial(
-    folder: Path, number: int, name: str, events: list[Row], metrics: list[Row], start: int | None, running: bool
+    folder: Path,
+    number: int,
+    name: str,
+    events: list[Row],
+    metrics: list[Row],
+    sampled: Mapping[str, dict[str, Any]],
+    start: int | None,
+    running: bool,
 ) -> TrialResult:
     """Put together what the tables and the trial's folder say of a trial."""
     place = next(iter(sorted(folder.glob(f"environments/*/trials/{name}"))), None)
     status = str(events[-1]["event"])
     final = next((_metric(row["data"]) for row in reversed(metrics) if row["type"] == "FINAL"), {})
     curve = [_metric(row["data"]).get("default") for row in metrics if row["type"] == "PERIODICAL"]
-    parameters = _parameters(events)
+    # NNI may have given a trial the parameters of another that started with it; the metrics say which it really had.
+    own = _sampled(events)
+    parameters = sampled.get(str(metrics[0]["parameterId"]) if metrics else "") or next(iter(own.values()), {})
     first = start or events[0]["timestamp"]
     return TrialResult(
         number=number,
@@ -231,16 +241,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _parameters(events: list[Row]) -> dict[str, Any]:
-    """Return what the tuner has sampled for a trial."""
+def _sampled(events: Iterable[Row]) -> dict[str, dict[str, Any]]:
+    """Return what the tuner has sampled, by the number that it has given it."""
+    found = {}
     for row in events:
         with suppress(ValueError, TypeError, KeyError):
-            sampled = json.loads(row["data"])["parameters"]
-            return _flat(sampled) if isinstance(sampled, dict) else {}
-    return {}
+            data = json.loads(row["data"])
+            found[str(data["parameter_id"])] = _flat(data["parameters"])
+    return found
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested parameters with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         key = prefix + ("name" if name == "_name" else name)

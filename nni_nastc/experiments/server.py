@@ -2,7 +2,7 @@
 
 Whoever reaches the manager can run code and read files as the user, and NNI 3.0 lets everybody in: it listens on every
 interface and knows no login. Nothing of NNI is changed here. The manager inherits ``NODE_OPTIONS``, by which node loads
-``loopback.js`` first; and all its paths get a random prefix, without which other users of the machine get a 404.
+``manager.js`` first; and all its paths get a random prefix, without which other users of the machine get a 404.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ from nni_nastc.errors import ExperimentError
 
 LOOPBACK = "127.0.0.1"
 
-PRELOAD = Path(__file__).with_name("loopback.js")
+PRELOAD = Path(__file__).with_name("manager.js")
 """What node loads before NNI's manager."""
 
 PREFIX_VARIABLE = "NASTC_PREFIX"
 """The environment variable that holds the prefix in a shell."""
+
+PARENT_VARIABLE = "NASTC_PARENT"
+"""The environment variable that ties a manager to the process with this number."""
+
+OPEN_VARIABLE = "NASTC_OPEN"
+"""The environment variable that lets managers listen on every interface, if it is "yes"."""
 
 _QUIET = "ignore:pkg_resources is deprecated:UserWarning"
 """nnictl's own import."""
@@ -54,9 +60,8 @@ def closed_environment(environ: Mapping[str, str] | None = None) -> dict[str, st
         ``NODE_OPTIONS`` and ``PYTHONWARNINGS``. The same again if they are set already.
     """
     environ = os.environ if environ is None else environ
-    path = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
     return {
-        "NODE_OPTIONS": _with(environ.get("NODE_OPTIONS", ""), f'--require "{path}"', " "),
+        "NODE_OPTIONS": _with(environ.get("NODE_OPTIONS", ""), _require_preload(), " "),
         "PYTHONWARNINGS": _with(environ.get("PYTHONWARNINGS", ""), _QUIET, ","),
     }
 
@@ -81,12 +86,26 @@ def shell_lines(environ: Mapping[str, str] | None = None) -> str:
 
 
 @contextmanager
-def closed() -> Iterator[None]:
-    """Set :func:`closed_environment` for a block: managers that NNI's Python API starts in it are closed.
+def closed(*, tied: bool = False, open_to_network: bool = False) -> Iterator[None]:
+    """Set :func:`closed_environment` for a block, in which NNI's Python API starts managers.
 
     The trials and other processes that are started meanwhile inherit it, which changes nothing for them.
+
+    Parameters
+    ----------
+    tied : bool
+        Whether the managers, and so their trials, end with this process, even if it is killed.
+    open_to_network : bool
+        Whether the managers listen on every interface after all: whoever reaches one can run code as this user.
     """
-    variables = closed_environment()
+    variables = closed_environment() | {OPEN_VARIABLE: "yes" if open_to_network else "no"}
+    with environment(variables | ({PARENT_VARIABLE: str(os.getpid())} if tied else {})):
+        yield
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -253,6 +272,12 @@ def request(port: int, path: str, *, method: str = "GET", host: str = LOOPBACK) 
         return answer.status, answer.read()
     finally:
         connection.close()
+
+
+def _require_preload() -> str:
+    """Return node's option, in the quotes that it understands."""
+    path = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
+    return f'--require "{path}"'
 
 
 def _manager(pid: int, command: list[str]) -> Manager | None:

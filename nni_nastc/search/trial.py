@@ -108,6 +108,7 @@ def run_trial(task: str, config_file: str | None, overrides: Sequence[str]) -> d
     values = {**dict(map(parse_override, overrides)), **parameters}
     folder = Path(os.environ.get("NNI_OUTPUT_DIR") or values.get("output") or DEFAULT_OUTPUT)
     values["output"] = str(folder / "run")
+    _show_to_tensorboard(folder)
     callbacks = [ReportMetrics(), WriteTensorBoard(folder / "tensorboard")]
     with training_session():
         if task == "search":
@@ -185,13 +186,29 @@ def set_threads(threads: int | None = None) -> int | None:
     return threads
 
 
-def _concurrency() -> int | None:
-    """Return how many trials the experiment runs at a time, from its database; None where that is not."""
+def _experiment_folder() -> Path | None:
+    """Return the folder of the experiment; None outside one, and on another machine than the manager's."""
     folder = Path(os.environ.get("NNI_OUTPUT_DIR", ""))
-    databases = (path / "db" / "nni.sqlite" for path in folder.parents)
-    database = next(filter(Path.is_file, databases), None)
-    if database is None:
+    return next((path for path in folder.parents if (path / "db" / "nni.sqlite").is_file()), None)
+
+
+def _show_to_tensorboard(folder: Path) -> None:
+    """Link a trial's output to where the TensorBoard button of NNI's web page looks for it, which is elsewhere."""
+    experiment = _experiment_folder()
+    if experiment is None:
+        return
+    place = experiment / "trials" / folder.name
+    place.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (place / "output").symlink_to(folder.resolve(), target_is_directory=True)
+
+
+def _concurrency() -> int | None:
+    """Return how many trials the experiment runs at a time, from its database."""
+    experiment = _experiment_folder()
+    if experiment is None:
         return None
+    database = experiment / "db" / "nni.sqlite"
     with suppress(sqlite3.Error, ValueError, KeyError, TypeError):
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             newest = "select params from ExperimentProfile order by revision desc limit 1"

@@ -31,6 +31,7 @@ class NniDatabase:
 
     def __init__(self, folder: Path, name: str | None = "my search") -> None:
         self.folder = folder
+        self.numbers: dict[str, int] = {}
         (folder / "db").mkdir(parents=True)
         self.path = folder / "db" / "nni.sqlite"
         with closing(sqlite3.connect(self.path)) as connection:
@@ -41,15 +42,19 @@ class NniDatabase:
             self._insert("ExperimentProfile", row)
 
     def event(self, seconds: float, trial: str, event: str, parameters: Any = None) -> None:
-        """Add an event; the first of a trial has its parameters."""
-        data = None if parameters is None else json.dumps({"parameter_id": 0, "parameters": parameters})
+        """Add an event; the first of a trial has its parameters, and they a number."""
+        data = None
+        if parameters is not None:
+            number = self.numbers.setdefault(trial, len(self.numbers))
+            data = json.dumps({"parameter_id": number, "parameters": parameters})
         row = (START + 1000 * seconds, trial, event, data, f"/elsewhere/{trial}", 0, None, "local-env")
         self._insert("TrialJobEvent", row)
 
     def metric(self, seconds: float, trial: str, value: Any, *, final: bool = False) -> None:
         """Add a metric, in JSON within JSON."""
         kind = "FINAL" if final else "PERIODICAL"
-        self._insert("MetricData", (START + 1000 * seconds, trial, "0", kind, 0, json.dumps(json.dumps(value))))
+        data = json.dumps(json.dumps(value))
+        self._insert("MetricData", (START + 1000 * seconds, trial, str(self.numbers[trial]), kind, 0, data))
 
     def trial_folder(self, trial: str) -> Path:
         """Make the folder of a trial."""

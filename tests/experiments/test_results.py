@@ -147,6 +147,18 @@ def test_the_cell_of_a_tuner_is_known_without_the_trials_folder(home):
     assert results.name == "cells"
 
 
+def test_parameters_are_those_that_the_trial_had(home):
+    """NNI files two trials that start together under each other's parameters; their metrics have the right number."""
+    made = NniDatabase(home / "nni-experiments" / "swapped")
+    made.event(1, "one", "RUNNING", {"seed": 1})
+    made.event(1, "other", "RUNNING", {"seed": 2})
+    made.numbers = {"one": 1, "other": 0}
+    made.metric(2, "one", 0.5, final=True)
+    made.metric(2, "other", 0.6, final=True)
+    results = read_experiment(made.folder)
+    assert [(trial.id, trial.parameters) for trial in results.trials] == [("one", {"seed": 2}), ("other", {"seed": 1})]
+
+
 def test_metrics_that_are_no_numbers(home):
     made = NniDatabase(home / "nni-experiments" / "odd")
     for number, value in enumerate([float("nan"), "text", None, [1], {"default": True}, {"default": 0.25}]):

@@ -1,0 +1,127 @@
+"""Experiment files of NNI, checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from nni.common.hpo_utils.validation import validate_search_space
+from nni.experiment.config import ExperimentConfig, utils
+from nni.tools.package_utils import get_all_algo_meta
+
+from nni_nastc.config import load_yaml, parse_override, set_value
+from nni_nastc.errors import ConfigError, ExperimentError
+
+_KEYS = (
+    "experimentName", "searchSpaceFile", "searchSpace", "trialCommand", "trialCodeDirectory", "trialConcurrency",
+    "trialGpuNumber", "maxExperimentDuration", "maxTrialNumber", "maxTrialDuration", "nniManagerIp", "debug",
+    "logLevel", "experimentWorkingDirectory", "tunerGpuIndices", "tuner", "assessor", "trainingService",
+    "sharedStorage",
+)  # fmt: skip
+
+
+def is_experiment(values: Any) -> bool:
+    """Tell whether the content of a YAML file is an experiment of NNI, and no configuration of ours."""
+    return isinstance(values, dict) and ("trialCommand" in values or "trainingService" in values)
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read an experiment file.
+
+    Parameters
+    ----------
+    path : Path
+        The YAML file. Its relative paths start at its folder.
+    overrides : sequence of str
+        ``key=value`` with dotted keys (``maxTrialNumber=4``).
+
+    Returns
+    -------
+    ExperimentConfig
+        As NNI understands it. On this machine ``python`` at the start of its trial command is the one that runs now,
+        whatever the ``PATH``.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or broken, or names a tuner that does not exist.
+    ExperimentError
+        If it asks for GPUs that this machine does not have.
+    """
+    values = load_yaml(path)
+    for override in overrides:
+        set_value(values, *parse_override(override))
+    if not is_experiment(values):
+        raise ConfigError(f"{path} is no experiment file of NNI: it has neither trialCommand nor trainingService")
+    if unknown := [key for key in values if _plain(key) not in map(_plain, _KEYS)]:
+        raise ConfigError(f"{path}: " + "; ".join(f"unknown key {key}{_nearest(key, _KEYS)}" for key in unknown))
+    _check_algorithms(path, values)
+    local = _is_local(values)
+    if local:
+        _check_gpus(values)
+    utils.set_base_path(path.absolute().parent)
+    try:
+        config = ExperimentConfig(**values).canonical_copy()
+        validate_search_space(config.search_space, raise_exception=True)
+    except (AttributeError, ValueError, TypeError, AssertionError, KeyError, OSError) as problem:  # NNI raises them all
+        reason = " ".join(str(problem).split())
+        raise ConfigError(f"{path}: {reason}; see NNI's reference of experiment files") from None
+    finally:
+        utils.unset_base_path()
+    if local:
+        _use_this_python(config)
+    return config
+
+
+def _check_algorithms(path: Path, values: dict[str, Any]) -> None:
+    """Refuse tuners and assessors that NNI does not have; it would only say so in a log."""
+    for kind in ("tuner", "assessor"):
+        name = values[kind].get("name") if isinstance(values.get(kind), dict) else None
+        if name is None:
+            continue
+        known = [meta.name for meta in get_all_algo_meta() if meta.algo_type == kind]
+        if str(name).lower() not in map(str.lower, known) and str(name).lower() != "_none_":
+            raise ConfigError(
+                f"{path}: {kind}.name: unknown {name!r}, known are {', '.join(known)}{_nearest(str(name), known)}"
+            )
+
+
+def _is_local(values: dict[str, Any]) -> bool:
+    service = values.get("trainingService")
+    return isinstance(service, dict) and service.get("platform") == "local"
+
+
+def _check_gpus(values: dict[str, Any]) -> None:
+    """Refuse trials that would wait forever for GPUs that are not there."""
+    wanted = values.get("trialGpuNumber") or values["trainingService"].get("trialGpuNumber") or 0
+    there = torch.cuda.device_count()
+    if isinstance(wanted, int) and wanted > there:
+        raise ExperimentError(
+            f"trialGpuNumber is {wanted}, PyTorch can use {there} GPUs on this machine; set it to {there}"
+            f"{' or less' if there else ''}"
+        )
+
+
+def _use_this_python(config: ExperimentConfig) -> None:
+    """Run the trials with the Python that runs now, where the command leaves it to the ``PATH``."""
+    python = shlex.quote(sys.executable)
+    command = re.sub(r"^python3?(?=\s)", lambda match: python, str(config.trial_command))
+    config.trial_command = command
+    config.training_service.trial_command = command
+
+
+def _plain(key: Any) -> str:
+    """Return a key as NNI compares it."""
+    return str(key).lower().replace("_", "")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    plain = {_plain(one): one for one in known}
+    near = difflib.get_close_matches(_plain(name), list(plain), n=1)
+    return f" (did you mean {plain[near[0]]}?)" if near else ""
