@@ -27,8 +27,8 @@ from nni_nastc.data.annotations import Annotations, load_annotations
 from nni_nastc.data.synthetic import make_moving_shapes
 from nni_nastc.errors import RunFolderError
 from nni_nastc.evaluate import evaluate
+from nni_nastc.features.backbone import Backbone
 from nni_nastc.features.extractor import ExtractionReport, ExtractionSettings, extract
-from nni_nastc.features.i3d import I3D
 from nni_nastc.files import write_json
 from nni_nastc.plots import draw_timeline
 from nni_nastc.predict import predict_video
@@ -81,14 +81,14 @@ class DemoReport:
         self.steps.append((name, time.perf_counter() - start))
 
 
-def run_demo(out: Path, backbone: I3D, *, progress: Progress, extraction_progress: Any = None) -> DemoReport:
+def run_demo(out: Path, backbone: Backbone, *, progress: Progress, extraction_progress: Any = None) -> DemoReport:
     """Run the demo in a folder; what is there already of the same demo is not done again.
 
     Parameters
     ----------
     out : Path
         Gets ``videos``, ``annotations.json``, ``store``, ``search``, ``nas_tc``, ``pool``, and ``demo.json``.
-    backbone : I3D
+    backbone : Backbone
         From :func:`nni_nastc.load_i3d`.
     progress : callable
         Title -> callbacks of Lightning that show how a training goes.
@@ -165,7 +165,7 @@ def _require_all(report: ExtractionReport, out: Path) -> None:
         raise RunFolderError(f"the demo's own video {name} is damaged ({reason}); remove {out} and run again")
 
 
-def _predict(out: Path, backbone: I3D, annotations: Annotations) -> dict[str, Any]:
+def _predict(out: Path, backbone: Backbone, annotations: Annotations) -> dict[str, Any]:
     """Predict the first test video from its file, and draw what speaks for each class over time."""
     record = next(record for record in annotations.records if record.subset == "test")
     bundle, module = load_bundle(out / "nas_tc" / MODEL_FILE)

@@ -16,8 +16,8 @@ from nni_nastc.devices import choose_device
 from nni_nastc.errors import CheckpointError, DataError, WeightsError
 from nni_nastc.evaluation.occlusion import Evidence, occlusion_evidence
 from nni_nastc.evaluation.scoring import probabilities
+from nni_nastc.features.backbone import Backbone
 from nni_nastc.features.extractor import ExtractionSettings, ProgressCallback, extract_video
-from nni_nastc.features.i3d import I3D
 from nni_nastc.features.superframes import random_windows, uniform_windows
 
 SEED = 0
@@ -86,7 +86,7 @@ def predict_video(
     path: Path | str,
     bundle: Bundle,
     module: nn.Module,
-    backbone: I3D,
+    backbone: Backbone,
     *,
     draws: int | None = None,
     timeline: bool = False,
@@ -103,7 +103,7 @@ def predict_video(
         The video: a file, or a folder of numbered images.
     bundle, module
         From :func:`nni_nastc.bundle.load_bundle`.
-    backbone : I3D
+    backbone : Backbone
         From :func:`nni_nastc.features.weights.load_i3d`, with the weights that the checkpoint names.
     draws, timeline, batch_size
         See :func:`predict_features`.
@@ -199,7 +199,7 @@ def predict_features(
     return Prediction(bundle.classes, scores, float(times[-1, 1]), evidence)
 
 
-def check_backbone(bundle: Bundle, backbone: I3D) -> None:
+def check_backbone(bundle: Bundle, backbone: Backbone) -> None:
     """Refuse a backbone with other weights than the one of a checkpoint.
 
     Raises
@@ -211,10 +211,16 @@ def check_backbone(bundle: Bundle, backbone: I3D) -> None:
     """
     check_from_videos(bundle)
     wanted = bundle.backbone
+    if (backbone.name, backbone.endpoint) != (wanted.backbone, wanted.endpoint):
+        raise WeightsError(
+            f"the checkpoint was trained on features of {wanted.backbone}, {wanted.endpoint}, got {backbone.name}, "
+            f"{backbone.endpoint}; load the backbone of the training"
+        )
     if backbone.weights_digest != wanted.weights_digest:
         raise WeightsError(
-            f"the checkpoint was trained on features of the I3D weights {wanted.weights!r} ({wanted.weights_digest}), "
-            f"got {backbone.weights_name!r} ({backbone.weights_digest}); give --weights those of the training"
+            f"the checkpoint was trained on features of the {wanted.backbone} weights {wanted.weights!r} "
+            f"({wanted.weights_digest}), got {backbone.weights_name!r} ({backbone.weights_digest}); give --weights "
+            "those of the training"
         )
 
 

@@ -17,6 +17,7 @@ from nni_nastc.features.store import StoreSettings
 from nni_nastc.features.superframes import random_windows, uniform_windows
 from nni_nastc.models import NetworkSpec
 from nni_nastc.predict import Prediction, predict_features, predict_video
+from tests.videos import TinyBackbone
 
 BUNDLE = Bundle(
     spec=NetworkSpec("pool", num_classes=3, in_channels=3),
@@ -126,10 +127,16 @@ def test_features_of_another_shape_nan_and_no_draws_are_refused(video):
 
 
 def test_a_backbone_with_other_weights_is_refused_before_decoding(tmp_path):
-    backbone = nn.Identity()
+    backbone = TinyBackbone()
     backbone.weights_name, backbone.weights_digest = "random", "sha256:99ff"
     with pytest.raises(WeightsError, match=r"'kinetics400' \(sha256:12ab\), got 'random' \(sha256:99ff\)"):
         predict_video(tmp_path / "no.mp4", BUNDLE, LastMinusFirst(), backbone)
+
+
+def test_another_backbone_is_refused(tmp_path):
+    bundle = replace(BUNDLE, backbone=replace(BUNDLE.backbone, backbone="resnet152", endpoint="layer4_mean"))
+    with pytest.raises(WeightsError, match="features of resnet152, layer4_mean, got i3d, Mixed_5c"):
+        predict_video(tmp_path / "no.mp4", bundle, LastMinusFirst(), TinyBackbone())
 
 
 def test_a_video_is_extracted_as_the_training_was(video, monkeypatch):
@@ -141,7 +148,7 @@ def test_a_video_is_extracted_as_the_training_was(video, monkeypatch):
         return video
 
     monkeypatch.setattr(predict, "extract_video", extract_video)
-    backbone = nn.Identity()
+    backbone = TinyBackbone()
     backbone.weights_name, backbone.weights_digest = "kinetics400", "sha256:12ab"
     bundle = replace(BUNDLE, backbone=settings)
     prediction = predict_video("a.mp4", bundle, LastMinusFirst(), backbone, fps=24.0, device="cpu")

@@ -11,10 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from nni_nastc.features.backbone_names import BACKBONE_ENDPOINTS, I3D_NAME
+
 if TYPE_CHECKING:
+    from nni_nastc.features.backbone import Backbone
     from nni_nastc.features.extraction_plan import ExtractionPlan
     from nni_nastc.features.extractor import ExtractionProgress, ExtractionReport, ExtractionSettings
-    from nni_nastc.features.i3d import I3D
 
 EXIT_SOME_FAILED = 2
 RANDOM = "random"
@@ -24,9 +26,10 @@ def add_parser(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
         "extract",
-        help="extract I3D features of videos",
-        description="Decode videos, run I3D on their superframes (8 frames each), and store the features. A run that "
-        "was stopped goes on when run again. A video that cannot be read is listed at the end, and the exit code is 2.",
+        help="extract features of videos",
+        description="Decode videos, run I3D or ResNet-152 on their superframes (8 frames each), and store the "
+        "features. A run that was stopped goes on when run again. A video that cannot be read is listed at the end, "
+        "and the exit code is 2.",
     )
     parser.add_argument(
         "videos",
@@ -37,9 +40,19 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="folder of the feature store")
     parser.add_argument(
+        "--backbone", default=I3D_NAME, choices=BACKBONE_ENDPOINTS, help="the network (default: %(default)s)"
+    )
+    parser.add_argument(
         "--weights",
         default="kinetics400",
-        help="I3D weights: kinetics400 (fetched on first use, 47 MB), random, or a file (default: %(default)s)",
+        help="its weights: kinetics400 (of I3D, fetched on first use, 47 MB), random, or a file; for resnet152 "
+        "torchvision's resnet152-*.pth (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--endpoint",
+        metavar="MAP",
+        help="the map that is stored; of resnet152 that of a superframe's middle frame, layer4_middle (default), or "
+        "the mean of all its frames, layer4_mean",
     )
     _add_naming(parser)
     _add_sizes(parser)
@@ -127,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         device=arguments.device,
     )
-    backbone = load_backbone(arguments.weights)
+    backbone = load_backbone(arguments.weights, arguments.backbone, arguments.endpoint)
     if arguments.dry_run:
         return _plan(arguments.out, videos, backbone, settings)
     if many:
@@ -153,7 +166,7 @@ def _find(arguments: argparse.Namespace) -> dict[str, Path]:
     return find_annotated(annotations.records, arguments.videos)
 
 
-def _plan(out: Path, videos: dict[str, Path], backbone: I3D, settings: ExtractionSettings) -> int:
+def _plan(out: Path, videos: dict[str, Path], backbone: Backbone, settings: ExtractionSettings) -> int:
     from nni_nastc.features.extractor import plan_extraction
 
     with ExtractionBar() as bar:
@@ -165,7 +178,7 @@ def _plan(out: Path, videos: dict[str, Path], backbone: I3D, settings: Extractio
 
 
 def _extract_on(
-    arguments: argparse.Namespace, videos: dict[str, Path], backbone: I3D, settings: ExtractionSettings
+    arguments: argparse.Namespace, videos: dict[str, Path], backbone: Backbone, settings: ExtractionSettings
 ) -> int:
     """Extract with several processes, of which the first speaks; all end with the same exit code."""
     from nni_nastc.distributed import gather, is_main
@@ -190,20 +203,19 @@ def _extract_on(
     return exit_code
 
 
-def load_backbone(weights: str) -> I3D:
-    """Load I3D by what a user names, and say it loudly if its weights are random."""
+def load_backbone(weights: str, name: str = I3D_NAME, endpoint: str | None = None) -> Backbone:
+    """Load a backbone by what a user names, and say it loudly if its weights are random."""
     from nni_nastc.distributed import is_main
-    from nni_nastc.features.weights import load_i3d
+    from nni_nastc.features import backbones
 
-    if weights != RANDOM:
-        return load_i3d(weights)
-    if is_main():
+    backbone = backbones.load_backbone(name, None if weights == RANDOM else weights, endpoint)
+    if weights == RANDOM and is_main():
         print(
-            "WARNING: the weights of I3D are RANDOM. Its features show that everything runs, and tell little of the "
-            "videos; use --weights kinetics400 for results.",
+            f"WARNING: the weights of {backbone.title} are RANDOM. Its features show that everything runs, and tell "
+            "little of the videos; use trained ones (--weights) for results.",
             file=sys.stderr,
         )
-    return load_i3d(None)
+    return backbone
 
 
 class ExtractionBar:

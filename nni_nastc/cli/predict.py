@@ -17,7 +17,7 @@ from nni_nastc.files import make_folder
 if TYPE_CHECKING:
     from nni_nastc.bundle import Bundle
     from nni_nastc.evaluation.occlusion import Evidence
-    from nni_nastc.features.i3d import I3D
+    from nni_nastc.features.backbone import Backbone
     from nni_nastc.predict import Prediction
 
 TOP = 5
@@ -50,7 +50,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--out", metavar="FOLDER", help="write VIDEO.prediction.json, and the timeline, to this folder")
     parser.add_argument("--draws", type=_count, help="random draws to average; the checkpoint's (10) by default")
-    parser.add_argument("--weights", help="I3D weights: kinetics400, random or a file; those that the checkpoint names")
+    parser.add_argument(
+        "--weights", help="the backbone's weights: kinetics400, random or a file; those that the checkpoint names"
+    )
     parser.add_argument("--fps", type=float, metavar="RATE", help="images a second in folders of them")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.set_defaults(run=run)
@@ -130,7 +132,7 @@ def _check_outputs(arguments: argparse.Namespace, videos: list[Path]) -> None:
     make_folder(Path(picture).parent if picture else Path(arguments.out or "."))
 
 
-def _backbone(weights: str | None, bundle: Bundle) -> I3D:
+def _backbone(weights: str | None, bundle: Bundle) -> Backbone:
     """Load the weights that are asked for, or else those that the checkpoint names."""
     from nni_nastc.cli.extract import load_backbone
     from nni_nastc.features.weights import KINETICS400, RANDOM
@@ -138,10 +140,10 @@ def _backbone(weights: str | None, bundle: Bundle) -> I3D:
     name = weights or bundle.backbone.weights
     if weights is None and name not in (KINETICS400, RANDOM):
         raise WeightsError(
-            f"the checkpoint was trained with I3D weights from a file, {name!r} ({bundle.backbone.weights_digest}); "
-            "give it with --weights FILE"
+            f"the checkpoint was trained with {bundle.backbone.backbone} weights from a file, {name!r} "
+            f"({bundle.backbone.weights_digest}); give it with --weights FILE"
         )
-    return load_backbone(name)
+    return load_backbone(name, bundle.backbone.backbone, bundle.backbone.endpoint)
 
 
 def _write(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nni_nastc.errors import ConfigError
-from nni_nastc.features.i3d import I3D
+from nni_nastc.features.backbone import Backbone
 from nni_nastc.features.manifest import StoreSettings
 
 
@@ -63,11 +63,13 @@ class ExtractionSettings:
         """Return the settings that make features like those of a store."""
         return cls(stored.short_side, stored.crop, stored.windows, stored.pool, fps=fps, device=device)
 
-    def stored(self, backbone: I3D) -> StoreSettings:
+    def stored(self, backbone: Backbone) -> StoreSettings:
         """Return what a store says of features that a backbone makes with these settings."""
         return StoreSettings(
             weights=backbone.weights_name,
             weights_digest=backbone.weights_digest,
+            backbone=backbone.name,
+            endpoint=backbone.endpoint,
             short_side=self.short_side,
             crop=self.crop,
             windows=self.windows,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nni_nastc.distributed import gather, place
 from nni_nastc.errors import DiskError, FeatureStoreError, VideoError
+from nni_nastc.features.backbone import Backbone
 from nni_nastc.features.extraction_plan import (
     ExtractionPlan,
     PlannedVideo,
@@ -26,7 +27,6 @@ from nni_nastc.features.extraction_progress import ExtractionProgress, ProgressC
 from nni_nastc.features.extraction_settings import ExtractionSettings
 from nni_nastc.features.feature_batches import FeatureExtractor
 from nni_nastc.features.frame_folders import require_rate
-from nni_nastc.features.i3d import I3D
 from nni_nastc.features.store import FeatureStore, VideoEntry
 from nni_nastc.features.video_files import find_videos
 
@@ -71,7 +71,7 @@ class ExtractionReport:
 
 def extract_video(
     path: Path | str,
-    backbone: I3D,
+    backbone: Backbone,
     settings: ExtractionSettings | None = None,
     *,
     progress: ProgressCallback | None = None,
@@ -117,7 +117,7 @@ def extract_video(
 def extract(
     videos: Videos,
     out: Path | str,
-    backbone: I3D,
+    backbone: Backbone,
     settings: ExtractionSettings | None = None,
     *,
     progress: ProgressCallback | None = None,
@@ -136,8 +136,8 @@ def extract(
         the store -> file or folder of images.
     out : Path or str
         Folder of the store.
-    backbone : I3D
-        From :func:`nni_nastc.load_i3d`. It is moved to the device.
+    backbone : Backbone
+        From :func:`nni_nastc.features.backbones.load_backbone`. It is moved to the device.
     settings : ExtractionSettings, optional
         Sizes, windows, pooling, batches, and the device.
     progress : callable, optional
@@ -172,7 +172,7 @@ def extract(
 def plan_extraction(
     videos: Videos,
     out: Path | str,
-    backbone: I3D,
+    backbone: Backbone,
     settings: ExtractionSettings | None = None,
     *,
     trial_s: float = TRIAL_S,

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from nni_nastc.devices import choose_device
 from nni_nastc.errors import ConfigError, VideoError
+from nni_nastc.features.backbone import Backbone
 from nni_nastc.features.extraction_settings import ExtractionSettings
-from nni_nastc.features.i3d import I3D
 from nni_nastc.features.prefetch import Prefetch
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH, num_windows, uniform_windows
 from nni_nastc.features.video import VideoInfo, probe, read_superframes
@@ -45,8 +45,8 @@ class FeatureExtractor:
 
     Parameters
     ----------
-    backbone : I3D
-        From :func:`nni_nastc.load_i3d`. It is moved to the device, and set to evaluation mode.
+    backbone : Backbone
+        From :func:`nni_nastc.features.backbones.load_backbone`. It is moved to the device, and set to evaluation mode.
     settings : ExtractionSettings
         Sizes, windows, pooling, batches, and the device.
 
@@ -65,7 +65,7 @@ class FeatureExtractor:
         If there is no such device.
     """
 
-    def __init__(self, backbone: I3D, settings: ExtractionSettings) -> None:
+    def __init__(self, backbone: Backbone, settings: ExtractionSettings) -> None:
         self.device = choose_device(settings.device)
         self.backbone = backbone.to(self.device).eval()
         self.settings = settings

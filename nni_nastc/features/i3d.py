@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nni_nastc.errors import ModelError
+from nni_nastc.features.backbone import Backbone
+from nni_nastc.features.backbone_names import BACKBONE_ENDPOINTS, I3D_NAME
 
 MIN_LOGITS_FRAMES = 9
 MIN_LOGITS_PIXELS = 193
@@ -148,7 +150,7 @@ ENDPOINTS: tuple[str, ...] = tuple(_STAGES)
 """Names of the maps that :meth:`I3D.features` gives out, from the input to the last convolution."""
 
 
-class I3D(nn.Module):
+class I3D(Backbone):
     """I3D for RGB clips. Use :func:`nni_nastc.load_i3d` for one with weights, in evaluation mode.
 
     Parameters
@@ -156,19 +158,16 @@ class I3D(nn.Module):
     num_classes : int
         K, the number of classes that its own classifier tells apart.
 
-    Attributes
-    ----------
-    weights_name, weights_digest : str
-        Which weights it holds: a name for people, and "sha256:..." over all tensors. Empty if none were loaded.
     """
+
+    name, title = I3D_NAME, "I3D"
+    endpoint = BACKBONE_ENDPOINTS[I3D_NAME][0]
 
     def __init__(self, num_classes: int = 400) -> None:
         super().__init__()
         for name, stage in _STAGES.items():
             self.add_module(name, stage())
         self.head = nn.Conv3d(1024, num_classes, 1)
-        self.weights_name = ""
-        self.weights_digest = ""
 
     def features(self, clip: Tensor, endpoint: str = "Mixed_5c") -> Tensor:
         """Return the map after a named stage.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nni_nastc.errors import FeatureStoreError
+from nni_nastc.features.backbone_names import BACKBONE_ENDPOINTS
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH
 from nni_nastc.files import read_json, typed_fields, write_json
 
@@ -27,8 +28,8 @@ _SETTINGS_KEY = "nni_nastc.settings"
 class StoreSettings:
     """How the features of a store are made of videos. All of a store are made alike.
 
-    Features that were imported, or made up, have another backbone than "i3d": what they are stands in the place of
-    weights and digest. The pixels of imported ones are 0.
+    Features that were imported, or made up, have no backbone of :data:`BACKBONE_ENDPOINTS`: what they are stands in the
+    place of weights and digest. The pixels of imported ones are 0.
 
     Parameters
     ----------
@@ -69,7 +70,8 @@ class StoreSettings:
     @property
     def from_videos(self) -> bool:
         """Whether such features can be made of a video here."""
-        return (self.backbone, self.endpoint, self.superframe_length) == ("i3d", "Mixed_5c", SUPERFRAME_LENGTH)
+        known = self.endpoint in BACKBONE_ENDPOINTS.get(self.backbone, ())
+        return known and self.superframe_length == SUPERFRAME_LENGTH
 
     def differences(self, other: StoreSettings) -> list[str]:
         """Return the settings that differ, as ``name: ours, theirs``. The weights' name does not count."""

@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from nni_nastc.devices import check_trainer
 from nni_nastc.distributed import check_processes, is_main
 from nni_nastc.errors import ConfigError
+from nni_nastc.features.backbone import Backbone
 from nni_nastc.features.extractor import (
     ExtractionJob,
     ExtractionReport,
@@ -22,7 +23,6 @@ from nni_nastc.features.extractor import (
     Videos,
 )
 from nni_nastc.features.feature_batches import FeatureExtractor
-from nni_nastc.features.i3d import I3D
 
 _ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 # Who has less to do waits for the others at the end (our choice: as long as it takes).
@@ -32,7 +32,7 @@ _PATIENCE = timedelta(days=30)
 def extract_on(
     videos: Videos,
     out: Path | str,
-    backbone: I3D,
+    backbone: Backbone,
     settings: ExtractionSettings | None = None,
     *,
     devices: int | str = "auto",

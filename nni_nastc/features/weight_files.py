@@ -51,7 +51,7 @@ def read_weights(file: Path) -> tuple[str, dict[str, Tensor]]:
     if start[8:9] == b"{":
         return _read_safetensors(file)
     if start.startswith(_TORCH_STARTS):
-        tensors = _read_torch(file)
+        tensors = read_state_dict(file)
     elif start.startswith(b"\x80"):
         tensors = flatten_jax(read_arrays(file.read_bytes(), file))
     else:
@@ -113,7 +113,14 @@ def _read_safetensors(file: Path) -> tuple[str, dict[str, Tensor]]:
     return metadata["weights"], state
 
 
-def _read_torch(file: Path) -> dict[str, Tensor]:
+def read_state_dict(file: Path) -> dict[str, Tensor]:
+    """Read a state dictionary that PyTorch has saved; nothing in it is run.
+
+    Raises
+    ------
+    WeightsError
+        If it is damaged, unsafe to read, or holds something else.
+    """
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as problem:  # damaged files end in errors of almost any class

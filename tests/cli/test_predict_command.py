@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from torch import nn
 
 from nni_nastc.bundle import Bundle, save_bundle
 from nni_nastc.cli.main import main
@@ -17,7 +16,7 @@ from nni_nastc.features import weights
 from nni_nastc.features.store import StoreSettings
 from nni_nastc.genotype import Genotype
 from nni_nastc.models import NetworkSpec, build_model
-from tests.videos import write_images
+from tests.videos import TinyBackbone, write_images
 
 CLASSES = ("wave [red]", "bow", "jump")
 
@@ -49,7 +48,7 @@ def folder(tmp_path, monkeypatch):
         return rng.random((40, 8, 3, 3)).astype(np.float16), np.stack([edges[:-1], edges[1:]], axis=1)
 
     def load_i3d(name):
-        backbone = nn.Identity()
+        backbone = TinyBackbone()
         backbone.weights_name, backbone.weights_digest = name, "sha256:12ab"
         return backbone
 

@@ -422,7 +422,8 @@ def test_the_manifest_is_written_at_times_and_at_save(store, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "possible"),
     [({}, True), ({"crop": 112, "pool": 1}, True), ({"backbone": "x3d"}, False), ({"endpoint": "Mixed_4f"}, False),
-     ({"superframe_length": 16}, False)],
+     ({"superframe_length": 16}, False), ({"backbone": "resnet152", "endpoint": "layer4_mean"}, True),
+     ({"backbone": "resnet152"}, False)],
     ids=str,
 )  # fmt: skip
 def test_which_features_can_be_made_of_videos_here(change, possible):
