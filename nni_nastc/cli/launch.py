@@ -42,10 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     from nni_nastc.experiments.server import free_port
 
     if not is_experiment(load_yaml(arguments.config)):
-        if given := [name for name in ("port", "open", "out") if getattr(arguments, name)]:
+        if given := [name for name in ("open", "out") if getattr(arguments, name)]:
             raise ConfigError(f"--{given[0]} is for experiment files of NNI; {arguments.config} configures a search")
         from nni_nastc.cli import search
 
+        if arguments.port:
+            arguments.overrides.append(f"trials.port={arguments.port}")
         return search.run(arguments)
     config = load_experiment(arguments.config, arguments.overrides)
     return _launch(config, arguments.port or free_port(), arguments.open, arguments.out)

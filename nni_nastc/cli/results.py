@@ -19,10 +19,10 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "results",
         help="show and save the trials of an experiment, best first",
-        description="Show the trials of an experiment of NNI, best first, and save them as CSV and as a picture, with "
-        "the best cell. The experiment may be over, killed, or copied from another machine.",
+        description="Show the trials of an experiment of NNI, or of a search by trials, best first, and save them as "
+        "CSV and as a picture, with the best cell. It may be over, killed, or copied from another machine.",
     )
-    parser.add_argument("experiment", help="NNI's id of the experiment, or its folder")
+    parser.add_argument("experiment", help="NNI's id of the experiment, its folder, or the folder of a search")
     parser.add_argument("--out", type=Path, help="folder for the files (default: runs/results/ID)")
     parser.set_defaults(run=run)
 
@@ -30,9 +30,9 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the table, and write the files."""
     from nni_nastc.experiments.report import write_report
-    from nni_nastc.experiments.results import find_experiment, read_experiment
+    from nni_nastc.experiments.search_results import find_results
 
-    results = read_experiment(find_experiment(arguments.experiment))
+    results = find_results(arguments.experiment)
     out = arguments.out or Path("runs", "results", results.id)
     written = write_report(results, out)
     show(results)

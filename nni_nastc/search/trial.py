@@ -226,7 +226,13 @@ def _search(
     check_data(config.data)
 
     from nni_nastc.search.runner import run_search
+    from nni_nastc.search.strategies import MULTI_TRIAL
 
+    if config.strategy.name in MULTI_TRIAL:
+        raise ConfigError(
+            f"strategy.name is {config.strategy.name}, whose networks are trials themselves; a trial searches with a "
+            "one-shot strategy: choose one, or run nastc search"
+        )
     genotype = run_search(config, callbacks)
     _logger.info("%s", "\n".join(genotype.lines))
     for name in ("genotype.json", "cell.png"):

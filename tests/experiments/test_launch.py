@@ -269,8 +269,8 @@ def test_gpus_that_are_there_are_given(home, monkeypatch):
 def test_a_configuration_of_ours_is_searched(home, toy: ToySet, capsys):
     values = {"output": "found", "data": toy.data(), "space": "nastc_small", "epochs": 5, "num_layers": 1}
     Path("search.yaml").write_text(yaml.safe_dump(values | {"trainer": {"accelerator": "cpu"}}))
-    assert main(["launch", "search.yaml", "--port", "8123"]) == 2
-    assert "--port is for experiment files of NNI" in capsys.readouterr().err
+    assert main(["launch", "search.yaml", "--open"]) == 2
+    assert "--open is for experiment files of NNI" in capsys.readouterr().err
     assert main(["launch", "search.yaml", "epochs=1"]) == 0
     assert Genotype.from_json(Path("found", "genotype.json")).lines[0] in capsys.readouterr().out
     assert os.environ.get("NODE_OPTIONS") is None

@@ -194,6 +194,37 @@ def test_unknown_and_damaged(experiment, home, capsys, tmp_path):
         find_experiment("ab12cd34")
 
 
+def test_the_folder_of_a_search_by_trials(home, capsys):
+    """What ``nastc search`` with a multi-trial strategy leaves, here while the last trial runs."""
+    cells = [Genotype.random(seed).to_dict() for seed in (5, 1, 7)]
+    search = home / "runs" / "evolution"
+    (search / "trials" / "0001").mkdir(parents=True)
+    epochs = [{"epoch": n, "val_score": 0.3 + n / 10, "train_loss": 2.0 - n, "val_loss": 1.5} for n in range(2)]
+    (search / "trials" / "0001" / "history.json").write_text(json.dumps({"epochs": epochs}))
+    trials = [
+        {"trial": 0, "status": "failed", "reason": "no [memory]", "started_s": 0.5, "ended_s": 2.0},
+        {"trial": 1, "status": "finished", "score": 0.4, "started_s": 1.0, "ended_s": 61.0},
+        {"trial": 2, "status": "running", "started_s": 62.0},
+    ]
+    content = {"format": "nni_nastc.trials", "version": 1, "metric": "accuracy", "strategy": "RegularizedEvolution"}
+    content["trials"] = [{**entry, "genotype": cell} for entry, cell in zip(trials, cells, strict=True)]
+    (search / "trials.json").write_text(json.dumps(content))
+    assert main(["results", str(search), "--out", "report"]) == 0
+    out = capsys.readouterr().out
+    assert "RegularizedEvolution (evolution): 3 trials" in out
+    assert "no [memory]" in out
+    assert Genotype.from_json("report/genotype.json") == BEST
+    with Path("report", "trials.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    found = [(row["id"], row["status"], row["score"], row["last_epoch"], row["m:train_loss"]) for row in rows]
+    assert found == [
+        ("0001", "SUCCEEDED", "0.4", "0.4", "1.0"), ("0000", "FAILED", "", "", ""), ("0002", "UNFINISHED", "", "", ""),
+    ]  # fmt: skip
+    (search / "trials.json").write_text(json.dumps(content | {"version": 9}))
+    assert main(["results", str(search)]) == 2
+    assert "does not list the trials of a search (format 'nni_nastc.trials', version 9)" in capsys.readouterr().err
+
+
 def test_picture_shows_the_best_until_then_over_trials_and_time():
     figure = trials_figure([(0, 600.0, 0.3), (1, 60.0, 0.2), (4, 900.0, 0.25), (5, 1200.0, 0.6)])
     by_number, by_time = ({line.get_label(): line for line in axes.get_lines()} for axes in figure.axes)

@@ -161,6 +161,12 @@ def test_wrong_input_fails_the_trial_in_one_line(experiment, toy, capsys, task, 
     assert not (experiment.folder / "run").exists()
 
 
+def test_a_strategy_that_needs_trials_itself_is_refused(experiment, toy, capsys):
+    with pytest.raises(SystemExit):
+        trial.main(["search", *values(toy, **{"strategy.name": "Random"})])
+    assert "strategy.name is Random, whose networks are trials themselves" in capsys.readouterr().err
+
+
 def test_a_missing_store_names_the_demo(experiment, toy, capsys):
     with pytest.raises(SystemExit):
         trial.main(["search", *values(toy, **{"data.store": "../../runs/demo/store"})])
