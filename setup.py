@@ -43,6 +43,7 @@ setup(
         "setuptools>=77.0.3,<81",
         "tensorboard>=2.13",
         "torch>=2.4",
+        "websockets>=12",
     ],
     extras_require={
         "hdf5": ["h5py>=3.8"],

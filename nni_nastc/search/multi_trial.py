@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,10 +49,15 @@ def check_trials(config: SearchConfig) -> None:
     Raises
     ------
     ConfigError, ModelError
-        If a GPU is asked for that is not there, or both forbidden and asked for.
+        If a GPU is asked for that is not there, or both forbidden and asked for; or within a trial of NNI.
     ExperimentError
         If the port is in use.
     """
+    if "NNI_TRIAL_JOB_ID" in os.environ:
+        raise ConfigError(
+            f"{config.strategy.name} starts an experiment of NNI with trials of its own, which a trial cannot do; "
+            "run it with nastc search, or name a one-shot strategy"
+        )
     gpus, accelerator = config.trials.gpus, config.trainer.accelerator
     if (gpus, accelerator) in ((1, "cpu"), (0, "gpu")):
         raise ConfigError(f"trials.gpus is {gpus}, but trainer.accelerator is {accelerator}; change one of them")

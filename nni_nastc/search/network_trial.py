@@ -8,6 +8,7 @@ killed goes on after its last epoch when it is started again.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import nni
 
 from nni_nastc.errors import NastcError, RunFolderError
 from nni_nastc.files import write_json
+from nni_nastc.genotype import Genotype
 
 if TYPE_CHECKING:
     from nni_nastc.search.trial_files import TrialFiles
@@ -32,9 +34,9 @@ def main(run: Path) -> None:
 
     files = TrialFiles(run, number)
     write_json(files.job, nni.get_trial_id())
-    if outcome := files.outcome():  # NNI starts jobs again of which it did not see the end
-        if outcome.score is not None:
-            nni.report_final_result(outcome.score)
+    shutil.copy(files.cell, Path(os.environ["NNI_OUTPUT_DIR"], "genotype.json"))  # where nastc results looks for it
+    if files.outcome():  # NNI starts jobs again of which it did not see the end
+        report(files)
         return
     try:
         train_network(run, files)
@@ -61,11 +63,16 @@ def train_network(run: Path, files: TrialFiles) -> None:
     board = WriteTensorBoard(Path(os.environ["NNI_OUTPUT_DIR"], "tensorboard"))
     with training_session():
         train(config, [ReportMetrics(), board], held_out=frozenset(halves["alphas"]))
-    outcome = files.outcome()
-    assert outcome is not None
-    assert outcome.score is not None
-    nni.report_final_result(outcome.score)
+    report(files)
     files.drop_state()
+
+
+def report(files: TrialFiles) -> None:
+    """Tell NNI the score, and the cell in words."""
+    outcome = files.outcome()
+    if outcome and outcome.score is not None:
+        cell = "; ".join(Genotype.from_json(files.cell).lines)
+        nni.report_final_result({"default": outcome.score, "cell": cell})
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ _REASONS = {
 class LocalTrials:
     """Trials on this machine, run by NNI. Use it as a context manager: when it is left, nothing keeps running.
 
+    SIGTERM, as batch systems send it when the time is over, leaves it too, as ``SystemExit``.
+
     Parameters
     ----------
     run : Path
@@ -146,6 +148,7 @@ class LocalTrials:
         stop_orphans(self.run)
         with self._stack:
             self._stack.callback(_unless_interrupted, stop_orphans, self.run)
+            self._stack.enter_context(_terminable())
             self._start_manager()
             self._socket = self._stack.enter_context(self._connect())
             self._shake_hands()
@@ -312,6 +315,23 @@ def _unless_interrupted(function: Any, *arguments: Any) -> None:
         function(*arguments)
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise ``SystemExit`` in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    handler = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import torch
 
 from nni_nastc.config import SearchConfig, dump_config, load_config
 from nni_nastc.errors import ConfigError, ExperimentError, FeatureStoreError, ModelError, NastcError
+from nni_nastc.experiments.results import read_experiment
 from nni_nastc.genotype import Genotype
 from nni_nastc.search.journal import Asked, Ended, Journal
 from nni_nastc.search.multi_trial import TRIALS_FILE
@@ -145,8 +146,10 @@ def test_strategy_ends_in_a_genotype(name, command):
         number = parameters.pop("trial")
         assert parameters == cell_parameters(cells[number])
         assert [kind for kind, _ in metrics] == ["PERIODICAL", "FINAL"]
-        final = json.loads(metrics[-1][1])
-        assert (final["default"] if isinstance(final, dict) else final) == pytest.approx(scores[number])
+        assert json.loads(metrics[-1][1])["default"] == pytest.approx(scores[number])
+    [folder] = search.run.glob("nni/[!_]*")
+    results = read_experiment(folder)
+    assert {(trial.score, trial.genotype) for trial in results.trials} == {(scores[n], cells[n]) for n in range(3)}
     halves = json.loads((search.run / "split.json").read_text())
     for trial in range(3):
         split = json.loads((search.run / "trials" / f"{trial:04d}" / "split.json").read_text())
@@ -187,13 +190,14 @@ def test_failed_trial_does_not_stop_the_search(command):
 
 
 @pytest.mark.slow
-def test_interrupt_leaves_nothing(command):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_leaves_nothing(number, code, command):
     search = command(max_trials=20, epochs=500)
     process = search.start()
     search.wait(process, lambda: any(search.run.glob("trials/*/history.json")))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert not processes_in(search.run.parent)
     assert "Traceback" not in err
 
@@ -229,6 +233,12 @@ def test_gpu_that_is_not_there(toy, tmp_path, monkeypatch):
     changes = {"strategy": {"name": "Random"}, "trials": {"gpus": 1}, "trainer": {"accelerator": "auto"}}
     with pytest.raises(ModelError, match="PyTorch can use no GPU"):
         run_search(toy.search(tmp_path / "run", epochs=50, **changes))
+
+
+def test_no_experiment_within_a_trial(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNI_TRIAL_JOB_ID", "abcde")
+    with pytest.raises(ConfigError, match="Random starts an experiment of NNI.*which a trial cannot do"):
+        run_search(toy.search(tmp_path / "run", epochs=50, strategy={"name": "Random"}))
 
 
 def test_port_in_use(toy, tmp_path):
