@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nni_nastc.experiments.launcher import Progress, Running
+    from nni_nastc.experiments.results import ExperimentResults
 
 EXIT_INTERRUPTED = 130
 
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _launch(config: Any, port: int, open_to_network: bool, out: Path | None) -> int:
     """Run an experiment; it is over when this returns."""
+    from nni_nastc.errors import ExperimentError
     from nni_nastc.experiments.launcher import running
 
     interrupted = False
@@ -67,8 +69,13 @@ def _launch(config: Any, port: int, open_to_network: bool, out: Path | None) -> 
         except KeyboardInterrupt:
             interrupted = True
             print("interrupted: ending the trials", file=sys.stderr)
-    _show_results(experiment, out)
-    return EXIT_INTERRUPTED if interrupted else 0
+    results = _show_results(experiment, out)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    if results.best is None:
+        reason = next((trial.reason for trial in results.trials if trial.reason), "no reason given")
+        raise ExperimentError(f"none of the {len(results.trials)} trials has a score; the first failed: {reason}")
+    return 0
 
 
 def _tell_address(experiment: Running, open_to_network: bool) -> None:
@@ -102,7 +109,7 @@ def _in_words(progress: Progress) -> str:
     return f"{progress.done}{total} done, {progress.running} running{failed}{best}"
 
 
-def _show_results(experiment: Running, out: Path | None) -> None:
+def _show_results(experiment: Running, out: Path | None) -> ExperimentResults:
     from nni_nastc.cli.results import show
     from nni_nastc.experiments.report import write_report
     from nni_nastc.experiments.results import read_experiment
@@ -112,3 +119,4 @@ def _show_results(experiment: Running, out: Path | None) -> None:
     written = write_report(results, out)
     show(results)
     print(f"wrote {', '.join(written)} to {out}")
+    return results

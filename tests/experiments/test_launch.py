@@ -200,8 +200,18 @@ def test_the_shipped_files_launch_as_they_stand(home, toy: ToySet, name):
         assert list(logs.glob("events.out.tfevents.*")), "where the web page's TensorBoard looks"
 
 
-def wrong(folder: Path, **changes: Any) -> str:
-    return str(write_experiment(folder, **changes))
+@pytest.mark.slow
+def test_trials_that_miss_the_store_say_so(home):
+    shutil.copytree(ROOT / "examples" / "nnictl", home / "examples" / "nnictl")
+    process = launch(home, "examples/nnictl/search_trials.yml", "maxTrialNumber=1", "--out", "report")
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 2, out + err
+    with (home / "report" / "trials.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["status"] == "FAILED"
+    assert row["reason"].startswith(f"trial: data.store is not there: {home}/runs/demo/store; ")
+    assert row["reason"].endswith("nastc demo --out runs/demo")
+    assert err.splitlines()[-1].endswith(f"none of the 1 trials has a score; the first failed: {row['reason']}")
 
 
 @pytest.mark.parametrize(
