@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nni_nastc.errors import GenotypeError
 from nni_nastc.genotype import EDGES, NUM_INPUTS, OPS_PER_NODE, Genotype
+from nni_nastc.search.mixed_cell import MixedCell, plan_cell
 
 
 def derive(alphas: Tensor, operations: Sequence[str]) -> Genotype:
@@ -72,15 +73,25 @@ class TempDartsCell(DifferentiableMixedCell):
     def forward(self, *inputs: list[Tensor] | Tensor) -> Tensor:
         """Map [(B, C0, T or 2T, S), (B, C1, T, S)] to (B, 4 width, T, S)."""
         states = self.preprocessor(list(inputs[0]) if isinstance(inputs[0], list) else list(inputs))
-        weights = self._softmax(self.alphas)
+        # The appended ``zero`` adds nothing to the sum but its share of the softmax.
+        weights = self._softmax(self.alphas)[:, :-1]
+        rows = [list(edge.values()) for edges in self.ops for edge in edges]
+        plan = plan_cell(rows, training=self.training)
+        # Moments in half precision are too coarse, and those of several processes are not one process's to fold.
+        if plan is None or torch.is_autocast_enabled(states[0].device.type):
+            return self._add_up(states, weights)
+        kernels = [kernel for row in rows for module in row for kernel in module.parameters()]
+        return MixedCell.apply(plan, weights, *states, *kernels)
+
+    def _add_up(self, states: list[Tensor], weights: Tensor) -> Tensor:
+        """Compute every operation on every edge by itself."""
         edge_weights = iter(weights)
         for edges in self.ops:
-            # The appended ``zero`` adds nothing to the sum but its share of the softmax.
             states.append(
                 sum(
                     weight * op(states[source])
                     for source, edge in enumerate(edges)
-                    for weight, op in zip(next(edge_weights), edge.values(), strict=False)
+                    for weight, op in zip(next(edge_weights), edge.values(), strict=True)
                 )
             )
         return torch.cat(states[NUM_INPUTS:], dim=self.concat_dim)

@@ -1,0 +1,159 @@
+"""The supernet cell computes what NNI's does: outputs, all gradients, statistics; and nothing that nobody asks for."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from nni.nas.oneshot.pytorch.supermodule.differentiable import DifferentiableMixedCell
+from nni.nas.strategy import DARTS
+from torch import Tensor, nn
+
+from nni_nastc.genotype import OPERATION_NAMES, SEARCHED_OPERATIONS
+from nni_nastc.search import mixed_cell
+from nni_nastc.search.supernet import TempDartsCell
+from nni_nastc.search.temp_darts import TempDARTS
+from nni_nastc.space.network import NasTCSpace
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+def supernet(strategy, dtype=torch.float64, operations=SEARCHED_OPERATIONS, **sizes) -> nn.Module:
+    torch.manual_seed(0)
+    space = NasTCSpace(
+        num_classes=3, operations=operations, **{"num_layers": 2, "in_channels": 24, "num_groups": 2, **sizes}
+    )
+    model = strategy.mutate_model(space).to(dtype)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def pair(dtype, **sizes) -> tuple[nn.Module, nn.Module]:
+    """NNI's supernet and ours, with the same weights, alphas that differ, and statistics that differ."""
+    generator = torch.Generator().manual_seed(1)
+    ours = supernet(TempDARTS(), dtype, **sizes)
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if "alpha" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        for name, buffer in ours.named_buffers():
+            if "running" in name:
+                buffer.add_(torch.rand(buffer.shape, generator=generator))
+    theirs = supernet(DARTS(), dtype, **sizes)
+    theirs.load_state_dict(ours.state_dict())
+    cells = [m for m in theirs.modules() if isinstance(m, DifferentiableMixedCell)]
+    assert cells, "the oracle is not NNI's cell"
+    assert not any(isinstance(cell, TempDartsCell) for cell in cells), "the oracle is our own cell"
+    return theirs, ours
+
+
+def features(dtype, size: int = 3, timesteps: int = 8) -> Tensor:
+    x = torch.randn(3, 24, timesteps, size, size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x[:, :, 3] = x[:, :, 2]  # a short video repeats windows: the max-pool has ties
+    return x.to(dtype)
+
+
+def run(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The output, and the gradients of the input and of every parameter."""
+    x = x.clone().requires_grad_()
+    y = model(x)
+    (y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+    # In front of a batch norm a bias has no gradient but rounding.
+    gradients = {n: p.grad for n, p in model.named_parameters() if n != "head.1.bias"}
+    return {"output": y.detach(), "input": x.grad, **gradients}
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        difference = ((found[name] - value).norm() / value.norm().clamp_min(1e-30)).item()
+        assert difference < tolerance, f"{name} differs by {difference:.1e}"
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float64, 3), (torch.float64, 1), (torch.float32, 3)], ids=["f64", "f64-1x1", "f32"]
+)
+def test_same_as_nni(dtype, size, training):
+    theirs, ours = pair(dtype)
+    x = features(dtype, size)
+    assert_same(run(ours.train(training), x), run(theirs.train(training), x), TOLERANCE[dtype])
+    statistics = {n: b.double() for n, b in theirs.named_buffers()}
+    for name, buffer in ours.named_buffers():
+        torch.testing.assert_close(buffer.double(), statistics[name], rtol=TOLERANCE[dtype], atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("operations", [("max_pool",), ("dil_conv_3", "identity"), OPERATION_NAMES], ids=len)
+def test_any_operations(operations):
+    theirs, ours = pair(torch.float64, operations=operations)
+    assert_same(run(ours, features(torch.float64)), run(theirs, features(torch.float64)), 1e-9)
+
+
+def test_width_of_one_channel():
+    theirs, ours = pair(torch.float64, num_groups=12, num_layers=1)
+    found, expected = run(ours, features(torch.float64)), run(theirs, features(torch.float64))
+    for name, value in expected.items():
+        # The size of a 1 x 1 kernel is lost in the norm behind it: its gradient is all but zero.
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-7, msg=name)
+
+
+def test_statistics_are_counted_once():
+    _, ours = pair(torch.float64)
+    run(ours.train(), features(torch.float64))
+    counts = {n: b.item() for n, b in ours.named_buffers() if n.endswith("num_batches_tracked")}
+    assert counts
+    assert set(counts.values()) == {1}, counts
+
+
+def test_frozen_weights_leave_the_alphas_gradients_as_they_are():
+    _, ours = pair(torch.float64)
+    frozen = deepcopy(ours)
+    for name, parameter in frozen.named_parameters():
+        parameter.requires_grad_("alpha" in name)
+    full = run(ours, features(torch.float64))
+    x = features(torch.float64)
+    y = frozen(x)
+    (y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+    for name, parameter in frozen.named_parameters():
+        if "alpha" in name:
+            torch.testing.assert_close(parameter.grad, full[name], rtol=1e-9, atol=1e-12)
+        else:
+            assert parameter.grad is None, f"{name} got a gradient"
+
+
+def test_frozen_weights_cost_no_gradients(monkeypatch):
+    """The alpha step asks no kernel's gradient, and of the first cell's inputs none at all."""
+    asked = []
+    original = torch.ops.aten.convolution_backward
+
+    class Spy:
+        def __call__(self, *arguments):
+            asked.append(tuple(arguments[-1]))
+            return original(*arguments)
+
+    _, ours = pair(torch.float64, num_layers=1)
+    for name, parameter in ours.named_parameters():
+        parameter.requires_grad_("alpha" in name)
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", Spy())
+    ours(features(torch.float64)).sum().backward()
+    # Six of the 14 edges start at nodes; two dilated convolutions of one stage and three separable ones of two.
+    assert asked == [(True, False, False)] * (6 * (2 + 3 * 2))
+
+
+def test_half_precision_takes_the_plain_way(monkeypatch):
+    _, ours = pair(torch.float32)
+    monkeypatch.setattr(mixed_cell.MixedCell, "apply", None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = ours(features(torch.float32))
+    assert output.isfinite().all()
+
+
+def test_norms_over_processes_take_the_plain_way():
+    _, ours = pair(torch.float64)
+    for model, planned in ((ours, True), (nn.SyncBatchNorm.convert_sync_batchnorm(deepcopy(ours)), False)):
+        cell = next(module for module in model.modules() if isinstance(module, TempDartsCell))
+        rows = [list(edge.values()) for edges in cell.ops for edge in edges]
+        assert (mixed_cell.plan_cell(rows, training=True) is not None) == planned
