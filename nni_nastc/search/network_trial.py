@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import nni
 
 from nni_nastc.errors import NastcError, RunFolderError
-from nni_nastc.files import write_json
 from nni_nastc.genotype import Genotype
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ def main(run: Path) -> None:
     from nni_nastc.search.trial_files import TrialFiles
 
     files = TrialFiles(run, number)
-    write_json(files.job, nni.get_trial_id())
     shutil.copy(files.cell, Path(os.environ["NNI_OUTPUT_DIR"], "genotype.json"))  # where nastc results looks for it
     if files.outcome():  # NNI starts jobs again of which it did not see the end
         report(files)

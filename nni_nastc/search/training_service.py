@@ -32,6 +32,7 @@ from nni_nastc.errors import ExperimentError
 from nni_nastc.experiments.server import (
     LOOPBACK,
     closed,
+    environment,
     find_managers,
     free_port,
     page_address,
@@ -50,7 +51,6 @@ NNI_FOLDER = "nni"
 TRIAL_MODULE = "nni_nastc.search.network_trial"
 
 _START_TRIES = 30
-_TICK_S = 0.2
 _HANDSHAKE_S = 30.0
 
 _REASONS = {
@@ -128,8 +128,6 @@ class LocalTrials:
         self._ready = False
         self._recovered: set[int] = set()  # trials that NNI starts again by itself
         self._running: set[int] = set()
-        self._asked: deque[Trial] = deque()
-        self._starting: Trial | None = None
         self._outcomes: deque[Outcome] = deque()
         self._socket: ClientConnection
         self._stack = ExitStack()
@@ -161,13 +159,16 @@ class LocalTrials:
 
     def start(self, trial: Trial) -> None:
         """Ask NNI for a job, unless the trial has ended already."""
-        if outcome := TrialFiles(self.run, trial.number).outcome():
+        files = TrialFiles(self.run, trial.number)
+        if outcome := files.outcome():
             self._outcomes.append(outcome)
             return
         self._running.add(trial.number)
         if trial.number not in self._recovered:
-            self._asked.append(trial)
-            self._ask()
+            files.prepare(trial.cell)
+            parameters = {"trial": trial.number, **cell_parameters(trial.cell)}
+            job = {"parameter_id": trial.number, "parameter_source": "algorithm", "parameter_index": 0}
+            self._send("TR", json.dumps({**job, "parameters": parameters}))
 
     def next_outcome(self, timeout_s: float) -> Outcome | None:
         """Wait for a trial to end.
@@ -179,10 +180,9 @@ class LocalTrials:
         """
         deadline = time.monotonic() + timeout_s
         while not self._outcomes:
-            self._ask()
             left = deadline - time.monotonic()
             try:
-                self._receive(json.loads(self._socket.recv(timeout=min(max(left, 0.0), _TICK_S))))
+                self._receive(json.loads(self._socket.recv(timeout=max(left, 0.0))))
             except TimeoutError:
                 if left <= 0:
                     return None
@@ -204,7 +204,7 @@ class LocalTrials:
         make_folder(log)
         experiment.url_prefix = self.prefix
         experiment._action = action
-        with closed(), _threads(self.concurrency), _patient_launcher():
+        with closed(tied=True), environment(_threads(self.concurrency)), _patient_launcher():
             try:
                 experiment._start_nni_manager(self.port, False, RunMode.Detach, self._channel, ["nastc"])
             except Exception as problem:  # whatever requests, NNI or the system make of it
@@ -244,27 +244,8 @@ class LocalTrials:
         if number not in self._running:
             return
         self._running.remove(number)
-        files = TrialFiles(self.run, number)
-        if self._starting and self._starting.number == number:
-            self._starting = None
-        log = "; its log is in the web page"
-        self._outcomes.append(files.outcome() or Outcome(number, None, _REASONS.get(event, event) + log))
-
-    def _ask(self) -> None:
-        """Ask for the next job, once the last one has its parameters.
-
-        NNI gives its parameters to whichever process asks first, so that of two that start at the same time each may
-        get the other's, and the page shows them so.
-        """
-        if self._starting and TrialFiles(self.run, self._starting.number).job.exists():
-            self._starting = None
-        if self._starting or not self._asked:
-            return
-        trial = self._starting = self._asked.popleft()
-        TrialFiles(self.run, trial.number).prepare(trial.cell)
-        parameters = {"trial": trial.number, **cell_parameters(trial.cell)}
-        job = {"parameter_id": trial.number, "parameter_source": "algorithm", "parameter_index": 0}
-        self._send("TR", json.dumps({**job, "parameters": parameters}))
+        failed = Outcome(number, None, f"{_REASONS.get(event, event)}; its log is in the web page")
+        self._outcomes.append(TrialFiles(self.run, number).outcome() or failed)
 
     def _send(self, command: str, content: str) -> None:
         try:
@@ -334,17 +315,11 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-@contextmanager
-def _threads(concurrency: int) -> Iterator[None]:
-    """Let each trial take its share of the cores, unless the user has said how many threads to take."""
+def _threads(concurrency: int) -> dict[str, str]:
+    """Return what gives each trial its share of the cores, unless the user has said how many threads to take."""
     if "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
-    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // concurrency))
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // concurrency))}
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The files of a search's trials in its folder: which cell a trial trains, where it does so, how it ended.
 
-``trials/0003.json`` is the cell of trial 3, ``trials/0003.job`` NNI's id of the job that took it, and ``trials/0003``
-the folder of its training, as of ``nastc train``. The trial itself writes how it ended, before it tells NNI: what is on
-the disk counts, whatever happens to the process that runs the search.
+``trials/0003.json`` is the cell of trial 3, and ``trials/0003`` the folder of its training, as of ``nastc train``. The
+trial itself writes how it ended, before it tells NNI: what is on the disk counts, whatever happens to the process that
+runs the search.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ class TrialFiles:
         self.number = number
         self.folder = run / TRIALS_FOLDER / f"{number:04d}"
         self.cell = self.folder.with_suffix(".json")
-        self.job = self.folder.with_suffix(".job")
 
     def prepare(self, cell: Genotype) -> None:
         """Write the cell, for a job that is about to be asked for."""
         make_folder(self.cell.parent)
         cell.to_json(self.cell)
-        self.job.unlink(missing_ok=True)
 
     def outcome(self) -> Outcome | None:
         """Return how the trial ended; None if nothing says so."""
