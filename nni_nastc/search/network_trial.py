@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import nni
 
-from nni_nastc.errors import NastcError, RunFolderError
+from nni_nastc.errors import ExperimentError, NastcError, RunFolderError
 from nni_nastc.genotype import Genotype
 
 if TYPE_CHECKING:
@@ -33,11 +33,17 @@ def main(run: Path) -> None:
 
     files = TrialFiles(run, number)
     shutil.copy(files.cell, Path(os.environ["NNI_OUTPUT_DIR"], "genotype.json"))  # where nastc results looks for it
-    if files.outcome():  # NNI starts jobs again of which it did not see the end
-        report(files)
-        return
+    if not files.outcome():  # NNI starts jobs again of which it did not see the end
+        _train_or_fail(run, files)
+    report(files)
+
+
+def _train_or_fail(run: Path, files: TrialFiles) -> None:
+    number = files.number
     try:
         train_network(run, files)
+    except ExperimentError as problem:  # NNI's manager has died, which says nothing of the network
+        raise SystemExit(f"trial {number}: {problem}") from None
     except NastcError as problem:
         files.fail(str(problem))
         raise SystemExit(f"trial {number}: {problem}") from None
@@ -47,7 +53,7 @@ def main(run: Path) -> None:
 
 
 def train_network(run: Path, files: TrialFiles) -> None:
-    """Train, or go on with it, and report."""
+    """Train, or go on with it; report every epoch."""
     from nni_nastc.config import SearchConfig, load_config
     from nni_nastc.files import read_object
     from nni_nastc.runs import CONFIG_FILE, SPLIT_FILE
@@ -61,7 +67,6 @@ def train_network(run: Path, files: TrialFiles) -> None:
     board = WriteTensorBoard(Path(os.environ["NNI_OUTPUT_DIR"], "tensorboard"))
     with training_session():
         train(config, [ReportMetrics(), board], held_out=frozenset(halves["alphas"]))
-    report(files)
     files.drop_state()
 
 

@@ -22,11 +22,13 @@ from nni_nastc.config import SearchConfig, dump_config, load_config
 from nni_nastc.errors import ConfigError, ExperimentError, FeatureStoreError, ModelError, NastcError
 from nni_nastc.experiments.results import read_experiment
 from nni_nastc.genotype import Genotype
+from nni_nastc.search import network_trial
 from nni_nastc.search.journal import Asked, Ended, Journal
 from nni_nastc.search.multi_trial import TRIALS_FILE
 from nni_nastc.search.runner import run_search
 from nni_nastc.search.sampling import MULTI_TRIAL
 from nni_nastc.search.training_service import cell_parameters
+from nni_nastc.search.trial_files import TrialFiles
 from nni_nastc.training import METRICS_FILE
 from tests.experiments.managers import environment_of, processes_in
 from tests.toy import ToySet
@@ -232,6 +234,33 @@ def test_gpu_that_is_not_there(toy, tmp_path, monkeypatch):
     changes = {"strategy": {"name": "Random"}, "trials": {"gpus": 1}, "trainer": {"accelerator": "auto"}}
     with pytest.raises(ModelError, match="PyTorch can use no GPU"):
         run_search(toy.search(tmp_path / "run", epochs=50, **changes))
+
+
+@pytest.mark.parametrize(
+    ("problem", "raised", "reason"),
+    [
+        (ModelError("the training has diverged"), SystemExit, "the training has diverged"),
+        (RuntimeError("CUDA out of memory\nand more"), RuntimeError, "RuntimeError: CUDA out of memory"),
+        (ExperimentError("NNI's manager no longer answers"), SystemExit, None),
+    ],
+)
+def test_only_a_failure_of_the_training_is_recorded(problem, raised, reason, tmp_path, monkeypatch):
+    """A trial that ends because NNI has died is done again when the search goes on."""
+
+    def fail(run: Path, files: TrialFiles) -> None:
+        raise problem
+
+    files = TrialFiles(tmp_path, 2)
+    files.prepare(Genotype.random(0))
+    monkeypatch.setattr(network_trial.nni, "get_next_parameter", lambda: {"trial": 2})
+    monkeypatch.setattr(network_trial.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(network_trial, "train_network", fail)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
+    with pytest.raises(raised):
+        network_trial.main(tmp_path)
+    outcome = files.outcome()
+    assert (outcome.reason if outcome else None) == reason
+    assert Genotype.from_json(tmp_path / "genotype.json") == Genotype.random(0)
 
 
 def test_no_experiment_within_a_trial(toy, tmp_path, monkeypatch):
