@@ -10,11 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
-import signal
 import socket
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -22,7 +18,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from nni.experiment import Experiment, ExperimentConfig, RunMode, launcher
 from nni.experiment.config import AlgorithmConfig, LocalConfig
 from websockets.exceptions import ConnectionClosed
@@ -33,22 +28,16 @@ from nni_nastc.experiments.server import (
     LOOPBACK,
     closed,
     environment,
-    find_managers,
     free_port,
     page_address,
     random_prefix,
     require_idle,
-    stop_manager,
 )
 from nni_nastc.files import make_folder
 from nni_nastc.genotype import CELL_LABEL, Genotype
+from nni_nastc.search.processes import NNI_FOLDER, stop_orphans, terminable, trial_command, uninterrupted
 from nni_nastc.search.trial_engine import Outcome, Trial
 from nni_nastc.search.trial_files import TrialFiles
-
-NNI_FOLDER = "nni"
-"""Where NNI keeps the experiment of a search, in the folder of the search."""
-
-TRIAL_MODULE = "nni_nastc.search.network_trial"
 
 _START_TRIES = 30
 _HANDSHAKE_S = 30.0
@@ -145,8 +134,8 @@ class LocalTrials:
         """Stop what an earlier process left, start the manager, connect."""
         stop_orphans(self.run)
         with self._stack:
-            self._stack.callback(_unless_interrupted, stop_orphans, self.run)
-            self._stack.enter_context(_terminable())
+            self._stack.callback(uninterrupted, stop_orphans, self.run)
+            self._stack.enter_context(terminable())
             self._start_manager()
             self._socket = self._stack.enter_context(self._connect())
             self._shake_hands()
@@ -260,59 +249,10 @@ class LocalTrials:
         )
 
 
-def trial_command(run: Path) -> str:
-    """Return the shell command of a trial of a search."""
-    return " ".join(map(shlex.quote, (sys.executable, "-m", TRIAL_MODULE, str(run.resolve()))))
-
-
 def cell_parameters(cell: Genotype) -> dict[str, Any]:
     """Return a cell as flat parameters: ``op_2_0`` the first operation of the first node, ``input_2_0`` its source."""
     sample = {label.removeprefix(f"{CELL_LABEL}/"): choice for label, choice in cell.to_nni().items()}
     return {name: choice[0] if isinstance(choice, list) else choice for name, choice in sample.items()}
-
-
-def stop_orphans(run: Path) -> None:
-    """Stop the managers and the trials of a search that are still running."""
-    folder = (run / NNI_FOLDER).resolve()
-    for manager in find_managers():
-        if manager.folder.parent.resolve() == folder:
-            stop_manager(manager)
-    trials = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            ours = process.uids().real == os.getuid()
-            if ours and process.cmdline()[-3:] == ["-m", TRIAL_MODULE, str(run.resolve())]:
-                process.kill()
-                trials.append(process)
-    psutil.wait_procs(trials, timeout=10)
-
-
-def _unless_interrupted(function: Any, *arguments: Any) -> None:
-    """Call a function to its end, even if Ctrl-C is pressed again."""
-    if threading.current_thread() is not threading.main_thread():
-        return function(*arguments)
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        function(*arguments)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM raise ``SystemExit`` in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    handler = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
 
 
 def _threads(concurrency: int) -> dict[str, str]:
