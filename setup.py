@@ -39,6 +39,7 @@ setup(
         "pyyaml>=6",
         "rich>=13",
         "safetensors>=0.4",
+        "scipy>=1.9",
         # nnictl needs pkg_resources, which later releases no longer have.
         "setuptools>=77.0.3,<81",
         "tensorboard>=2.13",

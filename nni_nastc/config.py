@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from nni_nastc.errors import ConfigError
 from nni_nastc.genotype import SEARCHED_OPERATIONS
@@ -181,6 +182,64 @@ class PredictionsConfig(Section):
     output: Path | None = Field(None, description="folder for metrics.json; null: they are only shown")
 
 
+class BenchConfig(Section):
+    """``nastc bench``: each method with each T and each seed, trained and scored under one protocol."""
+
+    output: Path = Field(description="folder for the runs, the tables and the pictures")
+    data: DataConfig
+    methods: tuple[str, ...] = Field(min_length=1, description="as nastc train's genotype, each a row of the table")
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), description="seeds of the runs, or how many: 3 is [0, 1, 2]")
+    timesteps: tuple[Annotated[int, Field(ge=1, le=2**16)], ...] = Field(
+        (), description="all T that are compared; none: data.timesteps"
+    )
+    num_layers: int = Field(3, ge=0, le=12)
+    layers_at: dict[int, Annotated[int, Field(ge=0, le=12)]] = Field({}, description="T: its L, if not num_layers")
+    num_groups: int | None = Field(None, ge=1)
+    optimizer: TrainOptimizerConfig = TrainOptimizerConfig()
+    learning_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="method: its learning rate, if not optimizer.learning_rate"
+    )
+    epochs: int = Field(300, ge=1)
+    draws: int = Field(10, ge=1, le=1000, description="random draws a test video whose scores are averaged")
+    against: str | None = Field(None, description="the method that the tests compare with; null: every pair")
+    published: Literal["charades", "multithumos", "breakfast-activities", "breakfast-unit-actions"] | None = Field(
+        None, description="whose published numbers stand beside the measured ones"
+    )
+    trainer: TrainerConfig = TrainerConfig()
+
+    @property
+    def all_timesteps(self) -> tuple[int, ...]:
+        """Every T that is compared."""
+        return self.timesteps or (self.data.timesteps,)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_of_seeds(cls, value: Any) -> Any:
+        return range(value) if type(value) is int and value <= 2**16 else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _enough_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < 2:
+            raise PydanticCustomError("rule", "a deviation over seeds needs at least 2 of them")
+        return value
+
+    @field_validator("methods", "timesteps", "seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if twice := sorted({str(part) for part in value if value.count(part) > 1}):
+            raise PydanticCustomError("rule", f"each may be there once only, {', '.join(twice)} is there again")
+        return value
+
+    @model_validator(mode="after")
+    def _against_one_of_the_methods(self) -> BenchConfig:
+        if self.against is not None and self.against not in self.methods:
+            near = difflib.get_close_matches(self.against, self.methods, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise PydanticCustomError("rule", f"against must be one of methods, {self.against!r} is not there{hint}")
+        return self
+
+
 AnyConfig = TypeVar("AnyConfig", bound=Section)
 
 
@@ -327,6 +386,8 @@ def _describe(schema: type[Section], error: Mapping[str, Any]) -> str:
         return f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else "")
     if error["type"] == "missing":
         return f"{key} is missing"
+    if not key:  # a rule of several keys, which names them
+        return error["msg"]
     rule = error["msg"][0].lower() + error["msg"][1:]
     return f"{key}: {rule}, got {error['input']!r}"
 

@@ -37,11 +37,11 @@ LEVELS = {
     "predict": 7,
     "evaluate": 7,
     "training": 7,
-    "search": 8,
     "bench": 8,
-    "demo": 9,
-    "cli": 10,
-    "__main__": 11,
+    "search": 9,
+    "demo": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 
 FENCES = {

@@ -11,19 +11,64 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="tables of methods beside the paper's numbers",
-        description="params: trainable parameters of NAS-TC and Timeception with 0 to 8 layers, as Markdown, CSV, JSON "
-        "and a picture (Fig. 6 and Table III of the paper). It needs no data.",
+        description="nastc bench CONFIG.yaml trains methods on the same features and compares them (short for nastc "
+        "bench run CONFIG.yaml); nastc bench params counts parameters, without any data.",
     )
-    parser.add_argument("what", choices=["params"], help="which table")
+    tables = parser.add_subparsers(dest="table", required=True, metavar="CONFIG.yaml | TABLE")
+    _add_run(tables)
+    _add_params(tables)
+    parser.default_choice = "run"
+
+
+def _add_run(tables: Any) -> None:
+    parser = tables.add_parser(
+        "run",
+        help="train and score each method with each seed, and compare",
+        description="Train and score each method with each seed under one protocol, each run in a process of its own. "
+        "Writes table and comparisons as Markdown, CSV and JSON, and pictures. A bench that was stopped goes on when "
+        "it is started again; a run that fails does not stop the others.",
+    )
+    parser.add_argument("config", help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
+    parser.set_defaults(run=run)
+
+
+def _add_params(tables: Any) -> None:
+    parser = tables.add_parser(
+        "params",
+        help="parameters by the number of layers",
+        description="Trainable parameters of NAS-TC and Timeception with 0 to 8 layers, as Markdown, CSV, JSON and a "
+        "picture (Fig. 6 and Table III of the paper). It needs no data.",
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write")
     parser.add_argument(
         "--genotype",
         help="NAS-TC's cell: a shipped genotype, a JSON file, or a search's folder; otherwise one of the paper's size",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=show_params)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Do the bench, and show its tables and what failed; exit code 2 if something did."""
+    from nni_nastc.config import BenchConfig, load_config
+
+    config = load_config(BenchConfig, arguments.config, arguments.overrides)
+
+    from nni_nastc.bench.runner import run_bench
+    from nni_nastc.cli.bench_progress import RunProgress
+
+    report = run_bench(config, progress=RunProgress())
+    if report.tables:
+        print(report.tables)
+        print(f"\nwrote table and comparisons (.md, .csv, .json) and pictures to {config.output}")
+    for name, reason in report.failed.items():
+        print(f"failed: {name}: {reason}")
+    if report.failed:
+        print(f"{len(report.failed)} runs failed; the same command does them again")
+    return 2 if report.failed else 0
+
+
+def show_params(arguments: argparse.Namespace) -> int:
     """Count, write, and show the tables."""
     from nni_nastc.bench.parameters import write_parameters
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nni_nastc import __version__
 from nni_nastc.cli import (
@@ -51,11 +51,21 @@ _COMMANDS = (
     nni_env,
 )
 
-_RESUMED = ("demo", "extract", "import", "search", "train")
+_RESUMED = ("bench", "demo", "extract", "import", "search", "train")
 
 
 class _Parser(argparse.ArgumentParser):
     """Tells an error in one line, without the usage."""
+
+    default_choice: str | None = None
+    """Of this parser's own commands, the one that is meant where none is named."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; put the default command before arguments that name none."""
+        if self.default_choice and args and not args[0].startswith("-"):
+            commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
+            args = args if args[0] in commands else [self.default_choice, *args]
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the error, and exit with code 2."""

@@ -5,6 +5,7 @@ Drawn without a display and without ``pyplot``'s state.
 
 from nni_nastc.plots.alphas_map import alphas_image, alphas_map_figure
 from nni_nastc.plots.annotated import AnnotatedVideo, annotated_figure, draw_annotated
+from nni_nastc.plots.bench import ScoredMethod, draw_classes, draw_score_by_size, draw_score_by_timesteps
 from nni_nastc.plots.cell import cell_figure, draw_cell
 from nni_nastc.plots.curves import Curve, curves_figure, draw_curves
 from nni_nastc.plots.search import alphas_figure, draw_alphas, draw_history, history_figure
@@ -14,6 +15,7 @@ from nni_nastc.plots.trials import draw_trials, trials_figure
 __all__ = [
     "AnnotatedVideo",
     "Curve",
+    "ScoredMethod",
     "alphas_figure",
     "alphas_image",
     "alphas_map_figure",
@@ -23,8 +25,11 @@ __all__ = [
     "draw_alphas",
     "draw_annotated",
     "draw_cell",
+    "draw_classes",
     "draw_curves",
     "draw_history",
+    "draw_score_by_size",
+    "draw_score_by_timesteps",
     "draw_timeline",
     "draw_trials",
     "history_figure",
