@@ -82,6 +82,28 @@ def find_run(config: BenchConfig, method: str, timesteps: int, seed: int) -> Run
     return Run(method, timesteps, seed, folder)
 
 
+def choose_run(config: BenchConfig, *, method: Any, timesteps: Any, seed: Any) -> Run:
+    """Return the run that a tuner has chosen; None for a T stands for the only one.
+
+    Raises
+    ------
+    ConfigError
+        With all values that are none of the bench's.
+    """
+    chosen = {"method": method, "timesteps": timesteps, "seed": seed}
+    allowed = {"method": config.methods, "timesteps": config.all_timesteps, "seed": config.seeds}
+    if timesteps is None and len(config.all_timesteps) == 1:
+        chosen["timesteps"] = config.all_timesteps[0]
+    problems = [
+        f"run.{name} must be one of {', '.join(map(str, allowed[name]))}, got {value!r}"
+        for name, value in chosen.items()
+        if value not in allowed[name]
+    ]
+    if problems:
+        raise ConfigError(f"no such run in the bench {config.output}: {'; '.join(problems)}")
+    return find_run(config, **chosen)
+
+
 def folder_name(method: str) -> str:
     """Return a method's name, which may be a path, as the name of a folder."""
     return re.sub(r"[^\w.]+", "-", method).strip("-.")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from filelock import FileLock
+
 from nni_nastc.bench.plan import Run, check_bench, pin_networks, plan_runs, resolve
 from nni_nastc.bench.results import TABLE, BenchResults
 from nni_nastc.bench.run import start as start_process
 from nni_nastc.config import BenchConfig
-from nni_nastc.files import write_json
+from nni_nastc.files import make_folder, write_json
 from nni_nastc.runs import open_run
 
 FAILURES_FILE = "failures.json"
@@ -89,6 +91,27 @@ def run_bench(
         tables = BenchResults(config, videos, finished).write() if finished else ""
         write_json(config.output / FAILURES_FILE, failed)
     return BenchReport(tables, failed)
+
+
+def claim(config: BenchConfig) -> None:
+    """Make the folder of a bench whose runs are done elsewhere, as trials, or see that it is this bench's.
+
+    Many processes may do so at a time. ``nastc bench`` takes up the runs that are finished.
+
+    Parameters
+    ----------
+    config : BenchConfig
+        The bench, resolved.
+
+    Raises
+    ------
+    NastcError
+        If the bench cannot be done, or the folder holds another one.
+    """
+    check_bench(config)
+    make_folder(config.output)
+    with FileLock(config.output / ".lock"), open_run(config.output, config, f"{TABLE}.json"):
+        pin_networks(config)
 
 
 def _do(config: BenchConfig, runs: list[Run], progress: BenchProgress, start: Start) -> dict[str, str]:

@@ -1,14 +1,16 @@
 """The command of a trial: ``python -m nni_nastc.search.trial TASK [--config FILE] [key=value ...]``.
 
 The tasks are ``search`` (a whole one-shot search), ``cell`` (the training of one cell that NNI's tuner has sampled, see
-:mod:`nni_nastc.experiments.cell_space`) and ``train`` (the training of a given network). Keys are those of ``nastc
-search`` and ``nastc train``; the parameters of the tuner come last. A nested choice of NNI's is a whole section:
+:mod:`nni_nastc.experiments.cell_space`), ``train`` (the training of a given network) and ``bench`` (one run of a bench:
+``run.method``, ``run.seed``, and ``run.timesteps`` if the bench has several). Keys are those of ``nastc search``,
+``nastc train`` and ``nastc bench``; the parameters of the tuner come last. A nested choice of NNI's is a whole section:
 ``{"strategy": {"_name": "TempDARTS", "warmup_epochs": 2}}``.
 
 Every epoch and at the end the score on the validation videos is reported as NNI's default metric, with all other
 metrics. In the trial's output folder, ``run`` is the folder of the search or the training, ``genotype.json`` and
 ``cell.png`` the cell, and ``tensorboard`` what TensorBoard reads. Outside NNI the same goes to the folder ``output``,
-and metrics are only logged.
+and metrics are only logged. A run of a bench is in the bench's folder ``output``, where ``nastc bench`` finds it; it
+reports its score on the test part at the end, no other.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ _logger = logging.getLogger("nni_nastc.trial")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the trial. A wrong input is told in one line on stderr, with exit code 2: NNI marks the trial as failed."""
     parser = argparse.ArgumentParser(prog="trial", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("task", choices=("search", "cell", "train"), help="what the trial does")
-    parser.add_argument("--config", help="YAML file of nastc search or nastc train")
+    parser.add_argument("task", choices=("search", "cell", "train", "bench"), help="what the trial does")
+    parser.add_argument("--config", help="YAML file of nastc search, train or bench")
     parser.add_argument("--threads", type=int, help="CPU threads; default: cores / concurrency of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
     arguments = parser.parse_intermixed_args(argv)
@@ -78,12 +80,12 @@ def run_trial(task: str, config_file: str | None, overrides: Sequence[str]) -> d
     Parameters
     ----------
     task : str
-        "search", "cell" or "train".
+        "search", "cell", "train" or "bench".
     config_file : str or None
         YAML file that the parameters change.
     overrides : sequence of str
         ``key=value``; the parameters of the tuner replace them. The key ``output`` is the trial's folder, if it is run
-        by hand.
+        by hand; that of a bench is the bench's.
 
     Returns
     -------
@@ -106,12 +108,17 @@ def run_trial(task: str, config_file: str | None, overrides: Sequence[str]) -> d
         parameters = read_parameters(nni.get_next_parameter() or {})
     _logger.info("parameters: %s", json.dumps(parameters))
     values = {**dict(map(parse_override, overrides)), **parameters}
-    folder = Path(os.environ.get("NNI_OUTPUT_DIR") or values.get("output") or DEFAULT_OUTPUT)
-    values["output"] = str(folder / "run")
+    by_hand = DEFAULT_OUTPUT if task == "bench" else values.get("output", DEFAULT_OUTPUT)
+    folder = Path(os.environ.get("NNI_OUTPUT_DIR") or by_hand)
     _show_to_tensorboard(folder)
-    callbacks = [ReportMetrics(), WriteTensorBoard(folder / "tensorboard")]
+    curves = WriteTensorBoard(folder / "tensorboard")
+    if task != "bench":
+        values["output"] = str(folder / "run")
+    callbacks = [ReportMetrics(), curves]
     with training_session():
-        if task == "search":
+        if task == "bench":
+            result = _bench(config_file, values, [curves])
+        elif task == "search":
             result = _search(config_file, values, folder, callbacks)
         else:
             if task == "cell":
@@ -264,6 +271,24 @@ def _train(
         draw_cell(network, folder / "cell.png")
         result |= _words(network)
     return result
+
+
+def _bench(config_file: str | None, values: dict[str, Any], callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """Do one run of a bench, in the bench's folder."""
+    from nni_nastc.bench.plan import choose_run, resolve
+    from nni_nastc.config import BenchConfig, load_config
+
+    chosen = {name: values.pop(f"run.{name}", None) for name in ("method", "timesteps", "seed")}
+    config = resolve(load_config(BenchConfig, config_file, values))
+    check_data(config.data)
+    run = choose_run(config, **chosen)
+
+    from nni_nastc.bench.run import execute
+    from nni_nastc.bench.runner import claim
+
+    claim(config)
+    result = execute(config, run, callbacks)
+    return {"default": result["score"], **result}
 
 
 def _take_cell(values: dict[str, Any], folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from nni.experiment.config import ExperimentConfig
 
-from nni_nastc.config import SearchConfig, TrainConfig, load_config, parse_override
+from nni_nastc.config import BenchConfig, SearchConfig, TrainConfig, load_config, parse_override
 from nni_nastc.errors import GenotypeError
 from nni_nastc.experiments.cell_space import CELL_SPACE_FILE, cell_of, cell_space, is_cell_parameter
 from nni_nastc.genotype import OPERATION_NAMES, Genotype
@@ -60,12 +60,29 @@ def samples(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def test_nni_takes_the_file(path):
     config = ExperimentConfig.load(path).canonical_copy()
     assert config.max_trial_number
-    assert config.tuner.name == "TPE"
-    assert config.tuner.class_args == {"optimize_mode": "maximize"}
+    if path.stem == "bench":
+        assert (config.tuner.name, config.tuner.class_args) == ("GridSearch", None), "nothing is tuned"
+    else:
+        assert (config.tuner.name, config.tuner.class_args) == ("TPE", {"optimize_mode": "maximize"})
     assert Path(config.trial_code_directory) == path.parent, "a remote machine gets this folder only"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_bench_has_a_trial_for_each_run_of_the_demos():
+    path = ROOT / "examples" / "nnictl" / "bench.yml"
+    content = yaml.safe_load(path.read_text())
+    words = shlex.split(content["trialCommand"])
+    assert words[3:5] == ["bench", "--config"]
+    assert (path.parent / words[5]).resolve() == ROOT / "examples" / "demo" / "bench.yaml"
+    config = load_config(BenchConfig, path.parent / words[5], words[6:])
+    space = {name: tuple(choice["_value"]) for name, choice in content["searchSpace"].items()}
+    assert space == {"run.method": config.methods, "run.seed": config.seeds}
+    assert content["maxTrialNumber"] == len(config.methods) * len(config.seeds)
+    here = load_config(BenchConfig, path.parent / words[5])
+    for mine, theirs in ((config.output, here.output), (config.data.store, here.data.store)):
+        assert (path.parent / mine).resolve() == (ROOT / theirs).resolve(), "nastc bench finds the runs"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.stem != "bench"], ids=lambda path: path.stem)
 def test_every_parameter_is_one_of_the_configuration(path):
     words = shlex.split(yaml.safe_load(path.read_text())["trialCommand"])
     assert words[:3] == ["python", "-m", "nni_nastc.search.trial"]
