@@ -22,6 +22,7 @@ from torch import nn
 from nni_nastc.bundle import Bundle, find_checkpoint, load_bundle
 from nni_nastc.errors import ModelError
 from nni_nastc.files import atomic_path
+from nni_nastc.nn.folding import fold_batch_norms
 
 TOLERANCE = 1e-4
 """Largest difference allowed, as a share of the largest logit of PyTorch."""
@@ -86,7 +87,7 @@ def export_onnx(checkpoint: Path | str, out: Path | str | None = None, *, opset:
         raise ModelError(f"an export is an .onnx file, got {out.name!r}; give it this suffix")
     if not out.parent.is_dir():
         raise ModelError(f"no such folder: {out.parent}; make it, or export elsewhere")
-    model = _convert(module, _random_features(bundle, 2), opset)
+    model = _convert(fold_batch_norms(module), _random_features(bundle, 2), opset)
     found = _opset(model)
     if opset not in (None, found):
         raise ModelError(f"the network cannot be written with ONNX opset {opset}, only with {found}; ask for that")

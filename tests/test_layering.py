@@ -39,6 +39,7 @@ LEVELS = {
     "training": 7,
     "bench": 8,
     "search": 9,
+    "speed": 10,
     "demo": 10,
     "cli": 11,
     "__main__": 12,
@@ -47,7 +48,7 @@ LEVELS = {
 FENCES = {
     "h5py": ("features.array_files",),
     "av": ("features.video", "data.synthetic"),
-    "nni": ("space", "search", "evaluation.module", "experiments"),
+    "nni": ("space", "search", "evaluation.module", "experiments", "speed"),
     "yaml": ("config",),
     "matplotlib": ("plots",),
     "onnxruntime": ("export",),

@@ -29,6 +29,10 @@ class Backbone(nn.Module):
         self.weights_name = ""
         self.weights_digest = ""
 
+    def folded(self) -> Backbone:
+        """Return what computes the same maps, up to rounding, faster; not to be trained."""
+        return self
+
     def features(self, clip: Tensor, endpoint: str) -> Tensor:
         """Map a clip (B, 3, frames, H, W) in [-1, 1] to (B, C, t, h, w); t is 1 for the 8 frames of a superframe."""
         raise NotImplementedError

@@ -137,7 +137,7 @@ def extract(
     out : Path or str
         Folder of the store.
     backbone : Backbone
-        From :func:`nni_nastc.features.backbones.load_backbone`. It is moved to the device.
+        From :func:`nni_nastc.features.backbones.load_backbone`. It is set to evaluation mode.
     settings : ExtractionSettings, optional
         Sizes, windows, pooling, batches, and the device.
     progress : callable, optional

@@ -46,7 +46,8 @@ class FeatureExtractor:
     Parameters
     ----------
     backbone : Backbone
-        From :func:`nni_nastc.features.backbones.load_backbone`. It is moved to the device, and set to evaluation mode.
+        From :func:`nni_nastc.features.backbones.load_backbone`. It is set to evaluation mode; a copy with folded batch
+        norms runs on the device.
     settings : ExtractionSettings
         Sizes, windows, pooling, batches, and the device.
 
@@ -67,7 +68,7 @@ class FeatureExtractor:
 
     def __init__(self, backbone: Backbone, settings: ExtractionSettings) -> None:
         self.device = choose_device(settings.device)
-        self.backbone = backbone.to(self.device).eval()
+        self.backbone = backbone.eval().folded().to(self.device)
         self.settings = settings
         self.stored = settings.stored(backbone)
         self.shape = self._find_shape()

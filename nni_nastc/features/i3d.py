@@ -11,11 +11,13 @@ The network computes in the channels-last memory format, which takes about half 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nni_nastc.errors import ModelError
 from nni_nastc.features.backbone import Backbone
@@ -59,7 +61,7 @@ class ConvUnit(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, bias=False)
-        self.bn = nn.BatchNorm3d(out_channels, eps=1e-3)  # the released weights' epsilon
+        self.bn: nn.Module = nn.BatchNorm3d(out_channels, eps=1e-3)  # the released weights' epsilon
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activations; each dimension shrinks to ceil(size / stride)."""
@@ -68,16 +70,25 @@ class ConvUnit(nn.Module):
         # The convolution pads both ends by itself; only a longer far end costs a copy.
         if any(after > before for before, after in padding):
             x = F.pad(x, [cells for before, after in reversed(padding) for cells in (0, after - before)])
-        x = _convolve(x, self.conv.weight, stride, [before for before, _ in padding])
+        x = _convolve(x, self.conv.weight, self.conv.bias, stride, [before for before, _ in padding])
         return F.relu(self.bn(x), inplace=True)
 
+    def fold(self) -> None:
+        """Fold the batch norm, with its running statistics, into the convolution."""
+        assert isinstance(self.bn, nn.BatchNorm3d), "folded already"
+        self.conv = fuse_conv_bn_eval(self.conv.eval(), self.bn.eval())
+        self.conv.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.bn = nn.Identity()
 
-def _convolve(x: Tensor, weight: Tensor, stride: tuple[int, ...], padding: list[int]) -> Tensor:
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: list[int]
+) -> Tensor:
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         # PyTorch's own choice for a single clip or a single thread is another kernel, up to three times slower, which
         # also loses the channels-last format.
-        return torch.mkldnn_convolution(x, weight, None, padding, stride, (1, 1, 1), 1)
-    return F.conv3d(x, weight, None, stride, padding)
+        return torch.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
+    return F.conv3d(x, weight, bias, stride, padding)
 
 
 class SameMaxPool(nn.Module):
@@ -168,6 +179,13 @@ class I3D(Backbone):
         for name, stage in _STAGES.items():
             self.add_module(name, stage())
         self.head = nn.Conv3d(1024, num_classes, 1)
+
+    def folded(self) -> I3D:
+        """Return a copy in evaluation mode whose batch norms are folded into the convolutions."""
+        copy = deepcopy(self).eval()
+        for unit in [module for module in copy.modules() if isinstance(module, ConvUnit)]:
+            unit.fold()
+        return copy
 
     def features(self, clip: Tensor, endpoint: str = "Mixed_5c") -> Tensor:
         """Return the map after a named stage.

@@ -49,21 +49,24 @@ class NasTCLayer(nn.Module):
         self.pool = nn.MaxPool2d((2, 1))
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
-        """Map (B, C0, T or 2T, S) and (B, C1, T, S) to (B, 4 N width, T / 2, S)."""
-        groups = self.num_groups
-        # (B N, C / N, T, S), channels last in memory: depthwise and pointwise convolutions are about twice as fast so.
-        folded = [
-            x.reshape(-1, x.shape[1] // groups, *x.shape[2:]).contiguous(memory_format=torch.channels_last)
-            for x in (before_last, last)
-        ]
-        y = self.cell(folded)
-        y = y.unflatten(0, (-1, groups)).transpose(1, 2).flatten(1, 2)  # shuffle (Zhang et al., ShuffleNet)
-        return self.pool(y)
+        """Map folded (B N, C0 / N, T or 2T, S) and (B N, C1 / N, T, S) to (B N, 4 width, T / 2, S)."""
+        y = self.pool(self.cell([before_last, last]))  # ahead of the shuffle: the order makes no difference
+        y = y.unflatten(0, (-1, self.num_groups)).transpose(1, 2).flatten(1, 2)  # shuffle (Zhang et al., ShuffleNet)
+        return fold_groups(y, self.num_groups)
+
+
+def fold_groups(x: Tensor, num_groups: int) -> Tensor:
+    """Fold channel groups into the batch: (B, C, T, S) to (B N, C / N, T, S).
+
+    Channels last in memory: depthwise and pointwise convolutions and pools are many times as fast so.
+    """
+    return x.reshape(-1, x.shape[1] // num_groups, *x.shape[2:]).contiguous(memory_format=torch.channels_last)
 
 
 class NasTCSkeleton(nn.Module):
     """Layers and head of a NAS-TC network. A subclass calls :meth:`assemble` once, in its constructor."""
 
+    num_groups: int
     layers: nn.ModuleList
     head: Head
 
@@ -101,6 +104,7 @@ class NasTCSkeleton(nn.Module):
                 "a NAS-TC network needs num_classes >= 1, num_layers >= 0 and num_groups that divides in_channels, got "
                 f"num_classes={num_classes}, num_layers={num_layers}, in_channels={in_channels}, num_groups={groups}"
             )
+        self.num_groups = groups
         layers = []
         before_last = last = in_channels // groups
         for layer in range(num_layers):
@@ -131,10 +135,10 @@ class NasTCSkeleton(nn.Module):
             If T is not divisible by 2^L.
         """
         check_timesteps(features.shape[2], len(self.layers))
-        before_last = last = features.flatten(3)  # (B, C, T, S)
+        before_last = last = fold_groups(features.flatten(3), self.num_groups)
         for layer in self.layers:
             before_last, last = last, layer(before_last, last)
-        return self.head(last.amax(dim=(2, 3)))
+        return self.head(last.amax(dim=(2, 3)).unflatten(0, (-1, self.num_groups)).flatten(1))
 
 
 def check_timesteps(timesteps: int, num_layers: int) -> None:

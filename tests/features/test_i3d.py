@@ -211,3 +211,21 @@ def test_top_class_of_real_clips(i3d, shared, name, expected):
         scores = i3d.logits(clip).softmax(1)[0]
     found = classes[int(scores.argmax())]
     assert found == expected, f"{name}: {found} ({scores.max():.2f}) instead of {expected}"
+
+
+def test_folded_batch_norms_leave_the_maps_as_they_are():
+    torch.manual_seed(0)
+    model = I3D().eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm3d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.1, 0.1)
+    folded = model.folded()
+    clip = torch.rand(1, 3, 8, 64, 48) * 2 - 1
+    with torch.inference_mode():
+        expected, found = model.features(clip), folded.features(clip)
+    assert ((found - expected).norm() / expected.norm()).item() < 1e-5
+    assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in folded.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm3d) for module in model.modules()), "the original was changed"

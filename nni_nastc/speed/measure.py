@@ -1,0 +1,92 @@
+"""Time and memory, measured so that two things can be compared: in one run, in turns, medians with their spread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def summary(seconds: list[float]) -> dict[str, Any]:
+    """Return median, smallest and largest of some times."""
+    return {
+        "median_s": statistics.median(seconds),
+        "min_s": min(seconds),
+        "max_s": max(seconds),
+        "repeats": len(seconds),
+    }
+
+
+def in_turns(
+    timed: Mapping[str, Callable[[], float]], repeats: int, progress: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Call each of ``timed`` in turn, once to warm up and ``repeats`` times to measure.
+
+    Parameters
+    ----------
+    timed : mapping
+        Name -> what returns how many seconds it took.
+    repeats : int
+        Measured rounds.
+    progress : callable
+        Told the name of each before it is called.
+
+    Returns
+    -------
+    dict
+        Name -> seconds of each round.
+    """
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(repeats + 1):
+        for name, measure in timed.items():
+            progress(name)
+            seconds = measure()
+            if turn:
+                times[name].append(seconds)
+    return times
+
+
+def timed(function: Callable[[], Any], device: torch.device) -> Callable[[], float]:
+    """Return what calls a function and tells how many seconds it took, the device's work included."""
+
+    def measure() -> float:
+        synchronise(device)
+        start = time.perf_counter()
+        function()
+        synchronise(device)
+        return time.perf_counter() - start
+
+    return measure
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(function: Callable[[], Any], device: torch.device) -> int:
+    """Call a function; return by how many bytes memory rose above what was taken before.
+
+    On a CPU that is the process's resident memory, as Linux counts its peak; on a GPU what PyTorch allocated.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        synchronise(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
+    before = _status("VmRSS")
+    function()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    """Return a size of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))

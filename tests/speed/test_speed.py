@@ -1,0 +1,99 @@
+"""What ``nastc bench speed`` measures is what it says, and it writes what others read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from nni_nastc.cli.main import main
+from nni_nastc.genotype import SEARCHED_OPERATIONS
+from nni_nastc.search.temp_darts import TempDARTS
+from nni_nastc.speed.counting import count
+from nni_nastc.speed.measure import in_turns, peak_memory, summary
+from nni_nastc.speed.report import measure_speed
+from nni_nastc.speed.stock import CANDIDATES, PublishedSupernet
+from tests.search.test_supernet import supernet
+
+
+def test_the_published_supernet_is_ours_in_another_form():
+    """Same candidates in the same order, same parameters, same output for the same weights."""
+    assert tuple(CANDIDATES) == SEARCHED_OPERATIONS
+    ours = supernet(TempDARTS(), num_layers=2, in_channels=256, num_groups=2)
+    theirs = PublishedSupernet(3, 2, 256).double()
+    weights = [p for n, p in ours.named_parameters() if "alpha" not in n and "head" not in n]
+    mine = [p for n, p in theirs.named_parameters() if "alpha" not in n and "head" not in n]
+    assert [p.numel() for p in mine] == [p.numel() for p in weights]
+    with torch.no_grad():
+        for target, source in zip(mine, weights, strict=True):
+            target.copy_(source.view_as(target))
+        rows = next(m for m in ours.modules() if hasattr(m, "alphas")).alphas
+        theirs.alphas.copy_(rows)
+        theirs.head.load_state_dict(ours.head.state_dict())
+    x = torch.randn(2, 256, 8, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(theirs.eval()(x), ours.eval()(x), rtol=1e-9, atol=1e-12)
+
+
+def test_turns_leave_out_the_first_and_alternate():
+    calls = []
+    times = iter([9.0, 9.0, 1.0, 2.0, 3.0, 4.0])
+
+    def measure(name: str) -> float:
+        calls.append(name)
+        return next(times)
+
+    measured = in_turns({"a": lambda: measure("a"), "b": lambda: measure("b")}, 2, lambda name: None)
+    assert calls == ["a", "b"] * 3
+    assert measured == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
+    assert summary([3.0, 1.0, 2.0]) == {"median_s": 2.0, "min_s": 1.0, "max_s": 3.0, "repeats": 3}
+
+
+def test_peak_memory_is_what_was_taken():
+    size = 300 * 2**20
+
+    def take() -> None:
+        torch.ones(size, dtype=torch.uint8)
+
+    assert 0.9 * size < peak_memory(take, torch.device("cpu")) < 1.3 * size
+
+
+def test_counted_by_hand():
+    a, b, c = torch.randn(3, 5), torch.randn(5, 7), torch.randn(3, 7)
+    counted = count(lambda: a @ b)
+    assert counted.operations == 2 * 3 * 5 * 7
+    assert counted.bytes == 4 * (3 * 5 + 5 * 7 + 3 * 7)
+    in_place = count(lambda: c.addmm_(a, b))
+    assert in_place.operations == 2 * 3 * 5 * 7
+    assert count(lambda: a.t()).bytes == 0
+
+
+@pytest.mark.slow
+def test_the_command_writes_what_others_read(tmp_path, capsys):
+    command = ["bench", "speed", "--out", str(tmp_path), "--batch", "2", "--timesteps", "8", "--repeats", "1"]
+    assert main([*command, "--channels", "64", "--layers", "2", "--device", "cpu"]) == 0
+    result = json.loads((tmp_path / "speed.json").read_text())
+    step = result["search_step"]
+    assert step["speedup_vs_stock_nni"] == step["stock_nni"]["median_s"] / step["ours"]["median_s"]
+    assert step["memory_ratio_vs_stock_nni"] == step["memory_bytes"]["ours"] / step["memory_bytes"]["stock_nni"]
+    assert step["size"] == {
+        "batch": 2, "timesteps": 8, "layers": 2, "channels": 64, "classes": 157, "device": "cpu",
+    }  # fmt: skip
+    assert step["memory_ratio_vs_stock_nni"] < 1
+    assert step["counted_operations"] > 0
+    assert "stock nni" in capsys.readouterr().out
+    assert "published darts" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch": 1}, "batch of 2 or more.*got batch 1"),
+        ({"timesteps": (12,)}, "T = 12 with L = 3"),
+        ({"device": "cuda:9"}, "no such GPU"),
+    ],
+)
+def test_refused_before_the_start(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        measure_speed(tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
