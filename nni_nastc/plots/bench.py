@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from nni_nastc.plots.style import BLUE, FAINT, INK, MUTED, plain_axes, save
+from nni_nastc.plots.style import BLUE, FAINT, GREEN, INK, MUTED, VERMILION, plain_axes, save
+
+COLOURS = (BLUE, VERMILION, GREEN, INK, "#cc79a7", "#e69f00", "#56b4e9", "#882255")
+MARKERS = ("o", "s", "^", "D", "v")
 
 NAMED_CLASSES = 6
 """How many classes are named: those with the largest differences."""
@@ -51,17 +54,24 @@ def draw_score_by_size(methods: Sequence[ScoredMethod], path: Path | str, *, met
     metric : str
         What the score is.
     """
+    save(score_by_size_figure(methods, metric=metric), path)
+
+
+def score_by_size_figure(methods: Sequence[ScoredMethod], *, metric: str) -> Figure:
+    """Return the figure of :func:`draw_score_by_size`."""
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for method, colour in zip(methods, _colours(len(methods)), strict=True):
-        place, height = method.parameters / 1e6, 100 * method.score
-        axes.errorbar(place, height, yerr=100 * method.deviation, fmt="o", color=colour, capsize=3, elinewidth=1.2)
-        axes.annotate(method.name, (place, height), (6, 4), textcoords="offset points", fontsize=8, color=INK)
+    for number, method in enumerate(methods):
+        axes.errorbar(
+            method.parameters / 1e6, 100 * method.score, yerr=100 * method.deviation, label=method.name,
+            linestyle="none", capsize=3, elinewidth=1.2, **_look(number),
+        )  # fmt: skip
     plain_axes(axes)
-    axes.margins(x=0.18, y=0.12)
+    axes.margins(x=0.08)
+    _legend(figure)
     axes.set_xlabel("million parameters", fontsize=9, color=MUTED)
     axes.set_ylabel(f"{metric} (%), one deviation over seeds", fontsize=9, color=MUTED)
-    save(figure, path)
+    return figure
 
 
 def draw_score_by_timesteps(methods: Sequence[ScoredMethod], path: Path | str, *, metric: str) -> None:
@@ -74,16 +84,21 @@ def draw_score_by_timesteps(methods: Sequence[ScoredMethod], path: Path | str, *
     path, metric
         As of :func:`draw_score_by_size`.
     """
+    save(score_by_timesteps_figure(methods, metric=metric), path)
+
+
+def score_by_timesteps_figure(methods: Sequence[ScoredMethod], *, metric: str) -> Figure:
+    """Return the figure of :func:`draw_score_by_timesteps`."""
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     names = list(dict.fromkeys(method.name for method in methods))
-    for name, colour in zip(names, _colours(len(names)), strict=True):
+    for number, name in enumerate(names):
         line = sorted((m for m in methods if m.name == name), key=lambda m: m.timesteps)
         axes.errorbar(
             [m.timesteps for m in line],
             [100 * m.score for m in line],
             yerr=[100 * m.deviation for m in line],
-            fmt="-o", color=colour, capsize=3, markersize=4, linewidth=1.6, label=name,
+            linestyle="-", linewidth=1.4, elinewidth=1.2, capsize=3, label=name, **_look(number),
         )  # fmt: skip
     plain_axes(axes)
     axes.set_xscale("log", base=2)
@@ -91,8 +106,8 @@ def draw_score_by_timesteps(methods: Sequence[ScoredMethod], path: Path | str, *
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlabel("T, superframes of a video", fontsize=9, color=MUTED)
     axes.set_ylabel(f"{metric} (%)", fontsize=9, color=MUTED)
-    axes.legend(frameon=False, fontsize=8)
-    save(figure, path)
+    _legend(figure)
+    return figure
 
 
 def draw_classes(
@@ -109,6 +124,11 @@ def draw_classes(
     names : tuple of str
         Of the two methods.
     """
+    save(classes_figure(first, second, names=names), path)
+
+
+def classes_figure(first: Mapping[str, float], second: Mapping[str, float], *, names: tuple[str, str]) -> Figure:
+    """Return the figure of :func:`draw_classes`."""
     figure = Figure(figsize=(5.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
     classes = list(first)
@@ -124,9 +144,13 @@ def draw_classes(
     axes.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
     axes.set_xlabel(f"AP of a class (%), {names[1]}", fontsize=9, color=MUTED)
     axes.set_ylabel(f"AP of a class (%), {names[0]}", fontsize=9, color=MUTED)
-    save(figure, path)
+    return figure
 
 
-def _colours(count: int) -> list[tuple[float, ...]]:
-    """Return colours that stay apart in print and to colour-blind readers, up to some ten."""
-    return [tuple(colormaps["cividis"](place)) for place in np.linspace(0, 0.9, count)]
+def _look(number: int) -> dict[str, Any]:
+    """Return colour and marker of a method; together they stay apart up to 40 methods."""
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 6}
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
