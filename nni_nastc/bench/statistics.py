@@ -5,8 +5,9 @@ with the methods. Other test videos: its variance over them is that of a Bayesia
 methods and seeds see the same random weights of the videos, so that what makes a video hard for all cancels. Other
 seeds: the variance of each method's scores over seeds, divided by their number. The two are added, and the
 difference is compared with Student's t distribution, whose degrees of freedom are Welch's and Satterthwaite's. So a
-difference counts only if new videos and new trainings would be expected to show it again. The p-values of all pairs are
-corrected by Holm's rule. Which test is our choice; the paper has none.
+difference counts only if new videos and new trainings would be expected to show it again. What a seed does to single
+videos is in both variances: equal methods are called different less often than p says, not more. The p-values of all
+pairs are corrected by Holm's rule. Which test is our choice; the paper has none.
 """
 
 from __future__ import annotations
