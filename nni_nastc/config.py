@@ -57,6 +57,7 @@ class TrainerConfig(Section):
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     num_nodes: int = Field(1, ge=1, description="machines, each with as many devices; torchrun or SLURM starts them")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    sync_batchnorm: bool = Field(False, description="one batch norm over all GPUs; otherwise each has its own")
 
 
 class SpaceConfig(Section):

@@ -36,6 +36,8 @@ def check_trainer(
     precision: str,
     devices_name: str = "trainer.devices",
     accelerator_name: str = "trainer.accelerator",
+    *,
+    sync_batchnorm: bool = False,
 ) -> None:
     """Refuse what this machine cannot train on, before Lightning tries.
 
@@ -49,6 +51,8 @@ def check_trainer(
         As Lightning calls it.
     devices_name, accelerator_name : str
         What the two are called where they are set.
+    sync_batchnorm : bool
+        Whether batch norms work over all devices.
 
     Raises
     ------
@@ -64,6 +68,8 @@ def check_trainer(
     if devices != "auto" and int(devices) > there:
         kind = "GPUs" if gpus else "CPU cores"
         raise ModelError(f"{devices_name} is {devices}, this machine has {there} {kind}; set it to {there} or less")
+    if sync_batchnorm and not gpus:
+        raise ModelError("trainer.sync_batchnorm is true, PyTorch has it on GPUs only; set it to false")
     if precision == "16-mixed" and not gpus:
         raise ModelError("trainer.precision is 16-mixed, which needs a GPU; set it to 32-true or bf16-mixed")
 

@@ -62,7 +62,12 @@ def train(
     """
     start = time.perf_counter()
     check_processes(config.trainer.devices, config.trainer.num_nodes)
-    check_trainer(config.trainer.accelerator, config.trainer.devices, config.trainer.precision)
+    check_trainer(
+        config.trainer.accelerator,
+        config.trainer.devices,
+        config.trainer.precision,
+        sync_batchnorm=config.trainer.sync_batchnorm,
+    )
     device = local_device(config.trainer.accelerator)
     videos = VideoSet.from_config(config.data, seed=config.seed, device=device)
     spec = NetworkSpec(

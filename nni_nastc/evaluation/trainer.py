@@ -31,6 +31,7 @@ def trainer_arguments(
         "devices": config.trainer.devices,
         "num_nodes": config.trainer.num_nodes,
         "precision": config.trainer.precision,
+        "sync_batchnorm": config.trainer.sync_batchnorm,
         "callbacks": [EpochSeed(config.seed), history, *callbacks, SaveState(config.output)],
         "logger": False,
         "enable_progress_bar": False,

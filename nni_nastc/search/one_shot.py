@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.utils.data import DataLoader
 
-from nni_nastc.config import SearchOptimizerConfig
+from nni_nastc.config import SearchOptimizerConfig, TrainerConfig
 from nni_nastc.devices import local_device
+from nni_nastc.distributed import is_main
 from nni_nastc.evaluation.history import EpochHistory, read_history, seed_epoch
 from nni_nastc.evaluation.module import RecognitionModule
 from nni_nastc.evaluation.trainer import trainer_arguments
@@ -67,11 +68,17 @@ def search_one_shot(task: SearchTask, callbacks: Sequence[Callback]) -> Genotype
         genotype = Genotype.from_nni(module.export(), origin=task.origin)
     else:
         genotype = _best_sample(task, module, batches)
-    course = read_history(config.output, config.epochs)
-    if with_alphas:
-        draw_alphas(course, config.output / "alphas.png", genotype=genotype)
-    draw_history(course, config.output / "history.png")
+    if is_main():
+        course = read_history(config.output, config.epochs)
+        if with_alphas:
+            draw_alphas(course, config.output / "alphas.png", genotype=genotype)
+        draw_history(course, config.output / "history.png")
     return genotype
+
+
+def is_distributed(config: TrainerConfig) -> bool:
+    """Tell whether several processes search together."""
+    return config.devices != 1 or config.num_nodes != 1
 
 
 def _fit(task: SearchTask, history: EpochHistory, callbacks: Sequence[Callback]) -> Any:
@@ -80,16 +87,20 @@ def _fit(task: SearchTask, history: EpochHistory, callbacks: Sequence[Callback])
     The direct path, not ``NasExperiment``: that keeps metrics from reaching the experiment around a trial.
     """
     config, strategy = task.config, cast("DARTS | RandomOneShot", task.strategy)
-    trainer = Trainer(**trainer_arguments(config, history, callbacks))
+    arguments = trainer_arguments(config, history, callbacks)
+    if is_distributed(config.trainer):
+        # The alpha step leaves the weights without gradients, the weight step the alphas.
+        arguments["strategy"] = "ddp_find_unused_parameters_true"
+    trainer = Trainer(**arguments)
     strategy.mutate_model(task.space)
-    with history.resuming() as arguments:
+    with history.resuming() as resumed:
         evaluator = Lightning(
             RecognitionModule(
                 history.task, lambda parameters: _optimizer(parameters, config.optimizer, config.epochs)
             ),
             trainer,
             datamodule=task.data,
-            fit_kwargs=arguments,
+            fit_kwargs=resumed,
         )
         searching = strategy.mutate_evaluator(evaluator)
         searching.evaluate(task.space)

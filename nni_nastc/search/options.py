@@ -16,6 +16,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Epochs = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Order = Annotated[int, Field(ge=1, le=2)]
 
 
 def check_options(constructor: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nni_nastc.config import SearchConfig, TrialsConfig, find_space
 from nni_nastc.data.datamodule import VideoSet
 from nni_nastc.data.splits import halves
 from nni_nastc.devices import check_trainer, local_device
-from nni_nastc.distributed import check_processes
+from nni_nastc.distributed import check_processes, is_main
 from nni_nastc.errors import ConfigError, ModelError
 from nni_nastc.files import write_json
 from nni_nastc.genotype import Genotype
@@ -23,9 +23,10 @@ from nni_nastc.nn.network import check_timesteps
 from nni_nastc.plots import draw_cell
 from nni_nastc.runs import SPLIT_FILE, open_run
 from nni_nastc.search.multi_trial import check_trials, search_by_trials
-from nni_nastc.search.one_shot import search_one_shot
+from nni_nastc.search.one_shot import is_distributed, search_one_shot
 from nni_nastc.search.strategies import make_strategy
 from nni_nastc.search.task import Search, SearchTask
+from nni_nastc.search.temp_darts import TempDARTS
 from nni_nastc.space.network import NasTCSpace
 
 GENOTYPE_FILE = "genotype.json"
@@ -67,11 +68,15 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     check_timesteps(config.data.timesteps, num_layers)
     strategy = make_strategy(config.strategy, config.seed)
     _check_kind(config, _search_of(strategy))
-    check_trainer(config.trainer.accelerator, config.trainer.devices, config.trainer.precision)
+    check_trainer(
+        config.trainer.accelerator,
+        config.trainer.devices,
+        config.trainer.precision,
+        sync_batchnorm=config.trainer.sync_batchnorm,
+    )
     check_processes(config.trainer.devices, config.trainer.num_nodes)
-    for key in ("devices", "num_nodes"):
-        if (given := getattr(config.trainer, key)) != 1:
-            raise ModelError(f"a search runs on one device, got trainer.{key} = {given}; set it to 1")
+    if is_distributed(config.trainer):
+        _check_distributed(config, strategy)
     device = local_device(config.trainer.accelerator)
     videos = VideoSet.from_config(config.data, seed=config.seed, device=device)
     weight_half, alpha_half = halves(videos.records("train"), config.seed)
@@ -90,13 +95,15 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     with open_run(config.output, config, GENOTYPE_FILE) as finished:
         if finished:
             return Genotype.from_json(config.output / GENOTYPE_FILE)
-        write_json(
-            config.output / SPLIT_FILE,
-            {"weights": [record.id for record in weight_half], "alphas": [record.id for record in alpha_half]},
-        )
+        if is_main():
+            write_json(
+                config.output / SPLIT_FILE,
+                {"weights": [record.id for record in weight_half], "alphas": [record.id for record in alpha_half]},
+            )
         genotype = _search_of(strategy)(task, callbacks)
-        draw_cell(genotype, config.output / "cell.png")
-        genotype.to_json(config.output / GENOTYPE_FILE)  # marks the run as finished
+        if is_main():
+            draw_cell(genotype, config.output / "cell.png")
+            genotype.to_json(config.output / GENOTYPE_FILE)  # marks the run as finished
         return genotype
 
 
@@ -114,6 +121,18 @@ def _check_kind(config: SearchConfig, search: Search) -> None:
             f"set {' and '.join(f'trials.{key}' for key in foreign)}"
         )
     check_trials(config)
+
+
+def _check_distributed(config: SearchConfig, strategy: Strategy) -> None:
+    """Refuse a strategy that cannot search in several processes."""
+    given = f"got trainer.devices = {config.trainer.devices} and trainer.num_nodes = {config.trainer.num_nodes}"
+    if not isinstance(strategy, TempDARTS):
+        raise ModelError(
+            f"{config.strategy.name} runs on one device, {given}; set both to 1, or search with TempDARTS, DARTS or "
+            "GumbelDARTS"
+        )
+    if strategy.order == 2:
+        raise ModelError(f"strategy.order = 2 runs on one device, {given}; set both to 1, or the order")
 
 
 def _search_of(strategy: Strategy) -> Search:
