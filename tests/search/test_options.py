@@ -74,7 +74,7 @@ def test_enas_without_its_dependency_names_the_extra(toy: ToySet, tmp_path, monk
 
 def test_the_readme_lists_every_strategy_with_its_options():
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]*) \|", readme, flags=re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]+\|([^|]*)\|", readme, flags=re.MULTILINE))
     told = {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows.items() if name in STRATEGIES}
     for name, strategy in STRATEGIES.items():
         parameters = inspect.signature(strategy).parameters.values()
