@@ -11,7 +11,8 @@ There are four forms, and all conversions between them live here:
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,23 @@ class Genotype:
             f"node {node}: " + " + ".join(f"{name}({_SOURCES[source]})" for name, source in pairs)
             for node, pairs in enumerate(self.nodes)
         )
+
+    @classmethod
+    def from_lines(cls, lines: Iterable[str], origin: str = "") -> Genotype:
+        """Read a cell in words, as :attr:`lines` has it.
+
+        Raises
+        ------
+        GenotypeError
+            If it is no cell in words, or breaks the rules of a genotype.
+        """
+        nodes = []
+        for line in lines:
+            pairs = re.findall(r"(\w+)\(([^()]*)\)", line)
+            if unknown := [source for _, source in pairs if source not in _SOURCES]:
+                raise GenotypeError(f"a cell in words names {', '.join(_SOURCES)}, got {', '.join(unknown)}")
+            nodes.append(tuple((name, _SOURCES.index(source)) for name, source in pairs))
+        return cls(nodes=tuple(nodes), origin=origin)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form as a dict."""

@@ -30,6 +30,17 @@ def test_edges_are_fourteen_in_node_order():
     assert EDGES[-1] == (3, 4)
 
 
+def test_words_are_read_back():
+    for cell in (Genotype(nodes=CELL), *map(Genotype.random, range(10))):
+        assert Genotype.from_lines(cell.lines).nodes == cell.nodes
+    lines = Genotype(nodes=CELL).lines
+    with pytest.raises(GenotypeError, match="names I_k-2, .*, got node 7"):
+        Genotype.from_lines([*lines[:3], lines[3].replace("node 2", "node 7")])
+    for wrong in ([], lines[:3], ["node 0: ..."] * 4, [line.replace("sep", "sap") for line in lines]):
+        with pytest.raises(GenotypeError):
+            Genotype.from_lines(wrong)
+
+
 def test_nni_labels_are_pinned():
     """They are the file format of old results."""
     assert Genotype(nodes=CELL).to_nni() == {

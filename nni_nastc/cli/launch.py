@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.port:
             arguments.overrides.append(f"trials.port={arguments.port}")
         return search.run(arguments)
-    config = load_experiment(arguments.config, arguments.overrides)
+    config = load_experiment(arguments.config, arguments.overrides, open_to_network=arguments.open)
     return _launch(config, arguments.port or free_port(), arguments.open, arguments.out)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from nni.tools.package_utils import get_all_algo_meta
 
 from nni_nastc.config import load_yaml, parse_override, set_value
 from nni_nastc.errors import ConfigError, ExperimentError
+from nni_nastc.experiments.server import LOOPBACK
 
 _KEYS = (
     "experimentName", "searchSpaceFile", "searchSpace", "trialCommand", "trialCodeDirectory", "trialConcurrency",
@@ -31,7 +33,9 @@ def is_experiment(values: Any) -> bool:
     return isinstance(values, dict) and ("trialCommand" in values or "trainingService" in values)
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_experiment(
+    path: Path, overrides: Sequence[str] = (), *, open_to_network: bool = False
+) -> ExperimentConfig:
     """Read an experiment file.
 
     Parameters
@@ -40,6 +44,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
         The YAML file. Its relative paths start at its folder.
     overrides : sequence of str
         ``key=value`` with dotted keys (``maxTrialNumber=4``).
+    open_to_network : bool
+        Whether other machines dial this one; if not, they get tunnels, for which SSH keys are needed.
 
     Returns
     -------
@@ -50,7 +56,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
     Raises
     ------
     ConfigError
-        If the file is missing or broken, or names a tuner that does not exist.
+        If the file is missing or broken, names a tuner that does not exist, or machines that no tunnel reaches.
     ExperimentError
         If it asks for GPUs that this machine does not have.
     """
@@ -62,9 +68,12 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
     if unknown := [key for key in values if _plain(key) not in map(_plain, _KEYS)]:
         raise ConfigError(f"{path}: " + "; ".join(f"unknown key {key}{_nearest(key, _KEYS)}" for key in unknown))
     _check_algorithms(path, values)
-    local = _is_local(values)
+    local = _platform(values) == "local"
     if local:
         _check_gpus(values)
+    elif _platform(values) == "remote" and not open_to_network:
+        _check_tunnels(path, values)
+        values["nniManagerIp"] = LOOPBACK
     utils.set_base_path(path.absolute().parent)
     try:
         config = ExperimentConfig(**values).canonical_copy()
@@ -92,9 +101,21 @@ def _check_algorithms(path: Path, values: dict[str, Any]) -> None:
             )
 
 
-def _is_local(values: dict[str, Any]) -> bool:
+def _platform(values: dict[str, Any]) -> str | None:
     service = values.get("trainingService")
-    return isinstance(service, dict) and service.get("platform") == "local"
+    return service.get("platform") if isinstance(service, dict) else None
+
+
+def _check_tunnels(path: Path, values: dict[str, Any]) -> None:
+    """Refuse what a tunnel cannot be opened with: OpenSSH asks nobody for a password here."""
+    service = {_plain(key): value for key, value in values["trainingService"].items()}
+    machines = service.get("machinelist") or []
+    if any("password" in machine for machine in machines if isinstance(machine, dict)):
+        raise ConfigError(f"{path}: machineList: a tunnel needs a key, got a password; give sshKeyFile instead")
+    if service.get("reusemode"):
+        raise ConfigError(f"{path}: trainingService.reuseMode: true has no tunnels; remove the line")
+    if shutil.which("ssh") is None:
+        raise ExperimentError("trials on other machines need OpenSSH's ssh, which is not here; install it")
 
 
 def _check_gpus(values: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import getpass
 import http.client
 import json
 import logging
+import re
 import signal
 import socket
 import time
@@ -106,7 +107,9 @@ class Running:
         try:
             status, body = request(self.port, f"{self.prefix}/api/v1/nni/{path}")
         except (OSError, http.client.HTTPException):
-            raise ExperimentError(f"NNI's manager has ended; its log is in {self.folder / 'log'}") from None
+            log = self.folder / "log"
+            reason = _last_error(log) or "no reason given"
+            raise ExperimentError(f"NNI's manager has ended ({reason}); its log is in {log}") from None
         if status != 200:
             raise ExperimentError(f"NNI's manager answers {path} with status {status}; its log is in {self.folder}/log")
         return json.loads(body)
@@ -121,13 +124,24 @@ class Running:
         """
         while True:
             state = self.ask("check-status")
-            progress = _progress(self.ask("trial-jobs"), self.total)
+            jobs = self.ask("trial-jobs")
+            self._fetch_logs(jobs)
+            progress = _progress(jobs, self.total)
             yield progress
             if state["status"] == "ERROR":
                 raise ExperimentError(f"NNI ended the experiment ({_reason(state)}); the log is in {self.folder}/log")
             if state["status"] in _OVER and not progress.running:
                 return
             time.sleep(POLL_SECONDS)
+
+    def _fetch_logs(self, jobs: Sequence[dict[str, Any]]) -> None:
+        """Let the manager copy the logs of failed trials on other machines, which say why."""
+        for job in jobs:
+            fetched = self.folder / "trials" / job["trialJobId"]
+            elsewhere = not job.get("logPath", "/").startswith("/")
+            if job["status"] == "FAILED" and elsewhere and not fetched.exists():
+                with suppress(OSError, http.client.HTTPException):
+                    request(self.port, f"{self.prefix}/api/v1/nni/trial-file/{fetched.name}/stderr")
 
 
 @contextmanager
@@ -175,8 +189,8 @@ def _start(experiment: Experiment, port: int, folder: Path) -> None:
     try:
         experiment.start(port)
     except (RuntimeError, OSError, ValueError) as problem:
-        reason = " ".join(str(problem).split())[:200]
         log = folder / "log"
+        reason = _last_error(log) or " ".join(str(problem).split())[:200]
         raise ExperimentError(f"NNI could not start the experiment ({reason}); its log is in {log}") from None
 
 
@@ -206,6 +220,13 @@ def _score(job: dict[str, Any]) -> float | None:
         value = json.loads(json.loads(job["finalMetricData"][-1]["data"]))
         return float(value["default"] if isinstance(value, dict) else value)
     return None
+
+
+def _last_error(log: Path) -> str:
+    """Return the first line of the last error in a manager's log."""
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in log.glob("nnimanager.log"))
+    errors = re.findall(r"^\[[^]]*\] (?:ERROR|CRITICAL) \(\w+\) (.*)$", text, flags=re.MULTILINE)
+    return re.sub(r"^Training srevice initialize failed: \w*Error: ", "", errors[-1]) if errors else ""
 
 
 def _reason(state: dict[str, Any]) -> str:

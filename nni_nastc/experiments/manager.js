@@ -1,18 +1,21 @@
-// Loaded into NNI's node manager with NODE_OPTIONS="--require ...". Other programs of node are left alone.
+// Loaded with NODE_OPTIONS="--require ..." into NNI's node manager, and into what stands for it on other machines. Other
+// programs of node are left alone.
 'use strict';
 
 const Module = require('module');
 const net = require('net');
 
-const HOST = '127.0.0.1';
+const { HOST, prepareWorkers } = require('./remote');
 
 function isPort(value) {
     return typeof value === 'number' || (typeof value === 'string' && /^\d+$/.test(value));
 }
 
-function ownParameters(service) {
-    const submit = service.submitTrialJob;
-    service.submitTrialJob = async function (form) {
+// Every trial gets its own parameters. NNI 3.0 gives them to whichever trial asks first, and then shows those of two
+// trials that start together the wrong way round.
+function ownParameters(Service) {
+    const submit = Service.prototype.submitTrialJob;
+    Service.prototype.submitTrialJob = async function (form) {
         const trial = await submit.call(this, form);
         const parameters = form.hyperParameters.value;
         const place = this.parameters.indexOf(parameters);
@@ -24,7 +27,7 @@ function ownParameters(service) {
     };
 }
 
-if (/[\\/]nni_node[\\/]main\.js$/.test(process.argv[1] || '')) {
+if (/[\\/]nni_node[\\/](common[\\/]trial_keeper[\\/])?main\.js$/.test(process.argv[1] || '')) {
     // All that it opens listens on 127.0.0.1 only, unless the user wants it open. NNI 3.0 listens on every interface
     // without a login, and has no option for it.
     const listen = net.Server.prototype.listen;
@@ -56,14 +59,15 @@ if (/[\\/]nni_node[\\/]main\.js$/.test(process.argv[1] || '')) {
         watch.unref();
     }
 
-    // Every trial gets its own parameters. NNI 3.0 gives them to whichever trial asks first, and then shows those of two
-    // trials that start together the wrong way round.
     const load = Module._load;
     Module._load = function (...given) {
         const loaded = load.apply(this, given);
-        if (loaded && loaded.V3asV1) {
+        if (loaded && loaded.Worker && loaded.Worker.prototype.launchTrialKeeperDaemon) {
+            prepareWorkers(loaded.Worker);
+        }
+        if (loaded && loaded.V3asV1) { // the last one to be loaded
             Module._load = load;
-            ownParameters(loaded.V3asV1.prototype);
+            ownParameters(loaded.V3asV1);
         }
         return loaded;
     };

@@ -202,10 +202,13 @@ def _trial(
     running: bool,
 ) -> TrialResult:
     """Put together what the tables and the trial's folder say of a trial."""
-    place = next(iter(sorted(folder.glob(f"environments/*/trials/{name}"))), None)
+    # Of trials on other machines, the folder holds what was fetched: logs.
+    places = [*sorted(folder.glob(f"environments/*/trials/{name}")), *folder.glob(f"trials/{name}")]
+    place = next(iter(places), None)
     status = str(events[-1]["event"])
-    final = next((_metric(row["data"]) for row in reversed(metrics) if row["type"] == "FINAL"), {})
-    curve = [_metric(row["data"]).get("default") for row in metrics if row["type"] == "PERIODICAL"]
+    reported = next((_reported(row["data"]) for row in reversed(metrics) if row["type"] == "FINAL"), {})
+    final = _numbers(reported)
+    curve = [_numbers(_reported(row["data"])).get("default") for row in metrics if row["type"] == "PERIODICAL"]
     # NNI may have given a trial the parameters of another that started with it; the metrics say which it really had.
     own = _sampled(events)
     parameters = sampled.get(str(metrics[0]["parameterId"]) if metrics else "") or next(iter(own.values()), {})
@@ -221,19 +224,23 @@ def _trial(
         started_s=(events[0]["timestamp"] - first) / 1000,
         ended_s=(max(row["timestamp"] for row in [*events, *metrics]) - first) / 1000,
         reason=_last_error(place) if status == "FAILED" else "",
-        genotype=_genotype(place, parameters),
+        genotype=_genotype(place, parameters, reported.get("cell")),
     )
 
 
-def _metric(data: str) -> dict[str, float]:
-    """Return the finite numbers of a metric. NNI writes JSON within JSON, and a number alone for the default metric."""
+def _reported(data: str) -> dict[str, Any]:
+    """Return a metric. NNI writes JSON within JSON, and a number alone for the default metric."""
     value: Any = data
     while isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
             return {}
-    values = value if isinstance(value, dict) else {"default": value}
+    return value if isinstance(value, dict) else {"default": value}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of a metric."""
     return {name: float(number) for name, number in values.items() if _is_number(number)}
 
 
@@ -268,10 +275,13 @@ def _last_error(place: Path | None) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _genotype(place: Path | None, parameters: Mapping[str, Any]) -> Genotype | None:
-    """Return the cell that a trial has found or was given."""
+def _genotype(place: Path | None, parameters: Mapping[str, Any], words: Any) -> Genotype | None:
+    """Return the cell that a trial has found or was given: of its file, of its parameters, or in its result's words."""
     with suppress(GenotypeError):
-        return Genotype.from_json(place / "genotype.json") if place else cell_of(parameters)
+        if place and (place / "genotype.json").is_file():
+            return Genotype.from_json(place / "genotype.json")
     with suppress(GenotypeError):
         return cell_of(parameters)
+    with suppress(GenotypeError):
+        return Genotype.from_lines(str(words).split("; "), origin="found by a trial")
     return None

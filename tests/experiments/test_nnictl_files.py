@@ -57,7 +57,10 @@ def samples(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_nni_takes_the_file(path):
+def test_nni_takes_the_file(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ed25519").touch()  # NNI wants the key of remote.yml to be there
     config = ExperimentConfig.load(path).canonical_copy()
     assert config.max_trial_number
     if path.stem == "bench":

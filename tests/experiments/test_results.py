@@ -147,6 +147,20 @@ def test_the_cell_of_a_tuner_is_known_without_the_trials_folder(home):
     assert results.name == "cells"
 
 
+def test_trials_on_other_machines(home):
+    """Their folders are not here: a cell is in the result's words, and logs are where the manager fetches them to."""
+    made = NniDatabase(home / "nni-experiments" / "ab12cd34")
+    made.event(1, "found", "RUNNING", {"seed": 1})
+    made.metric(2, "found", {"default": 0.5, "cell": "; ".join(BEST.lines)}, final=True)
+    made.event(3, "broken", "RUNNING", {"seed": 2})
+    made.event(4, "broken", "FAILED")
+    (made.folder / "trials" / "broken").mkdir(parents=True)
+    (made.folder / "trials" / "broken" / "trial.stderr").write_text("no module named torch\n")
+    found, broken = read_experiment(made.folder).trials
+    assert found.genotype.nodes == BEST.nodes
+    assert broken.reason == "no module named torch"
+
+
 def test_parameters_are_those_that_the_trial_had(home):
     """NNI files two trials that start together under each other's parameters; their metrics have the right number."""
     made = NniDatabase(home / "nni-experiments" / "swapped")
