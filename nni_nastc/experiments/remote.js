@@ -7,7 +7,6 @@ const fs = require('fs');
 const path = require('path');
 
 const HOST = '127.0.0.1';
-const VERSION = /__version__ = "(.*)"/.exec(fs.readFileSync(path.join(__dirname, '..', '__init__.py'), 'utf8'))[1];
 
 const tunnels = new Map(); // machine -> process
 
@@ -35,12 +34,12 @@ function openTunnel(machine, port) {
             }
         });
         const fail = (reason) => {
-            const byHand = `ssh -p ${machine.port} ${key.join(' ')}${key.length ? ' ' : ''}${login}`;
+            const byHand = ['ssh', '-p', machine.port, ...key, login].join(' ');
             reject(new Error(`no SSH tunnel to ${machine.host}: ${reason}; log in once by hand: ${byHand}`));
         };
         ssh.stdin.on('error', () => {}); // "close" tells it
         ssh.on('error', (problem) => fail(problem.message));
-        ssh.on('close', () => fail(said.trim().split('\n').pop()));
+        ssh.on('close', () => fail(said.trim().split('\n').pop() || 'ssh has ended'));
     });
 }
 
@@ -54,16 +53,20 @@ async function dialThroughTunnel(worker) {
 
 // Returns the command of the other machine's Python, under which node loads manager.js there, too.
 async function closedPython(python, worker) {
-    const code = 'import nni_nastc, nni_nastc.experiments.server as server; print(nni_nastc.__version__, server.PRELOAD)';
+    const source = fs.readFileSync(path.join(__dirname, '..', '__init__.py'), 'utf8');
+    const needed = /__version__ = "(.*)"/.exec(source)[1];
+    const options = "shlex.quote(server.closed_environment({})['NODE_OPTIONS'])";
+    const modules = 'shlex, nni_nastc, nni_nastc.experiments.server as server';
+    const code = `import ${modules}; print(nni_nastc.__version__, ${options})`;
     const answer = await worker.ssh.exec(`${python} -c "${code}"`);
-    const [, version, preload] = /^(\S+) (.*)/.exec(answer.stdout.trim()) || [];
-    if (answer.code !== 0 || version !== VERSION) {
+    const [, version, nodeOptions] = /^(\S+) (.*)/.exec(answer.stdout.trim()) || [];
+    if (answer.code !== 0 || version !== needed) {
         const reason = answer.code === 0 ? `nni_nastc ${version}` : answer.stderr.trim().split('\n').pop();
         const advice = 'install it with pip there, or set pythonPath to the folder of the right Python';
-        throw new Error(`${worker.config.host} needs nni_nastc ${VERSION}, its ${python} has: ${reason}; ${advice}`);
+        throw new Error(`${worker.config.host} needs nni_nastc ${needed}, its ${python} has: ${reason}; ${advice}`);
     }
     // Without SSH_CLIENT, bash does not read ~/.bashrc once more for each trial, which may put another Python first.
-    return `env -u SSH_CLIENT NODE_OPTIONS='--require "${preload}"' ${python}`;
+    return `env -u SSH_CLIENT NODE_OPTIONS=${nodeOptions} ${python}`;
 }
 
 function prepareWorkers(Worker) {

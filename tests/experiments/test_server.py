@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -55,9 +56,9 @@ def test_preload_in_a_folder_with_blanks_and_quotes(tmp_path, monkeypatch):
     script = tmp_path / 'a "folder" of mine' / "nni_node" / "main.js"
     script.parent.mkdir(parents=True)
     script.write_text(LISTEN.replace("ARGUMENTS", "[0]"))
-    copy = script.parent / "loopback.js"
-    copy.write_text(server.PRELOAD.read_text())
-    monkeypatch.setattr(server, "PRELOAD", copy)
+    for file in server.PRELOAD.parent.glob("*.js"):
+        shutil.copy(file, script.parent)
+    monkeypatch.setattr(server, "PRELOAD", script.parent / server.PRELOAD.name)
     environment = os.environ | server.closed_environment({})
     done = subprocess.run([NODE, script], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["address"] == "127.0.0.1"
