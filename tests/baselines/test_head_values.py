@@ -36,9 +36,9 @@ def test_a_superframe_is_embedded_by_its_mean_over_space():
     embed = SuperframeEmbedding(2, 2)
     set_(embed.project[0].weight, [[1.0, 0.0], [0.0, 1.0]])
     set_(embed.project[0].bias, [0.0, 0.0])
-    features = torch.tensor([[[1.0, 5.0], [0.0, 2.0]], [[4.0, 0.0], [6.0, 2.0]]])[None, :, :, None]  # (1, C, T, 1, W)
-    # Means (3, 2) and (1, 4): the layer norm of two values is 1 and -1, and ReLU keeps the larger one.
-    torch.testing.assert_close(embed(features), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), atol=1e-4, rtol=0)
+    features = torch.tensor([[[1.0, 5.0], [4.0, 6.0]], [[4.0, 0.0], [6.0, 2.0]]])[None, :, :, None]  # (1, C, T, 1, W)
+    # Means (3, 2) and then (5, 4): the batch norm of a channel's two steps is -1 and 1, and ReLU keeps the later one.
+    torch.testing.assert_close(embed(features), torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]), atol=1e-4, rtol=0)
 
 
 def test_channels_are_reduced_at_each_place():
