@@ -22,6 +22,7 @@ from nni_nastc.devices import check_trainer, local_device
 from nni_nastc.distributed import check_processes, is_main
 from nni_nastc.errors import RunFolderError
 from nni_nastc.evaluation.history import EpochHistory, read_history
+from nni_nastc.evaluation.memory import explained_memory
 from nni_nastc.evaluation.module import RecognitionModule
 from nni_nastc.evaluation.trainer import trainer_arguments
 from nni_nastc.files import read_object, write_json
@@ -94,7 +95,10 @@ def train(
                 {"train": [record.id for record in training], "held_out": [record.id for record in held]},
             )
         history = EpochHistory(config.output, videos.task, validation)
-        _fit(config, model, data, history, callbacks)
+        channels, *place = videos.store.feature_shape
+        shape = (channels, config.data.timesteps, *place)
+        with explained_memory("training step", model, config.data.batch_size, shape, device):
+            _fit(config, model, data, history, callbacks)
         metrics = _metrics(config, spec, model, time.perf_counter() - start)
         if is_main():
             _write_result(config, spec, model, videos, metrics)

@@ -21,6 +21,7 @@ from nni_nastc.config import SearchOptimizerConfig, TrainerConfig
 from nni_nastc.devices import local_device
 from nni_nastc.distributed import is_main
 from nni_nastc.evaluation.history import EpochHistory, read_history, seed_epoch
+from nni_nastc.evaluation.memory import explained_memory
 from nni_nastc.evaluation.module import RecognitionModule
 from nni_nastc.evaluation.trainer import trainer_arguments
 from nni_nastc.genotype import EDGES, Genotype
@@ -103,7 +104,11 @@ def _fit(task: SearchTask, history: EpochHistory, callbacks: Sequence[Callback])
             fit_kwargs=resumed,
         )
         searching = strategy.mutate_evaluator(evaluator)
-        searching.evaluate(task.space)
+        channels, *place = task.videos.store.feature_shape
+        shape = (channels, config.data.timesteps, *place)
+        device = local_device(config.trainer.accelerator)
+        with explained_memory("search step", task.space, config.data.batch_size, shape, device):
+            searching.evaluate(task.space)
     return searching.module
 
 

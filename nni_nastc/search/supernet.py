@@ -77,10 +77,10 @@ class TempDartsCell(DifferentiableMixedCell):
         weights = self._softmax(self.alphas)[:, :-1]
         rows = [list(edge.values()) for edges in self.ops for edge in edges]
         plan = plan_cell(rows, training=self.training)
-        # Moments in half precision are too coarse, and those of several processes are not one process's to fold.
-        if plan is None or torch.is_autocast_enabled(states[0].device.type):
-            return self._add_up(states, weights)
         kernels = [kernel for row in rows for module in row for kernel in module.parameters()]
+        # Moments in half precision are too coarse, and those of several processes are not one process's to fold.
+        if plan is None or states[0].dtype != weights.dtype:
+            return self._add_up(states, weights)
         return MixedCell.apply(plan, weights, *states, *kernels)
 
     def _add_up(self, states: list[Tensor], weights: Tensor) -> Tensor:

@@ -130,3 +130,14 @@ def test_resolved_configuration_is_plain_yaml(toy: ToySet, tmp_path):
     run_search(toy.search(tmp_path / "run", epochs=1))
     values = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert values["optimizer"]["momentum"] == 0.9
+
+
+def test_too_little_memory_says_what_fits(toy: ToySet, tmp_path, monkeypatch):
+    def exhausted(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("nni_nastc.search.mixed_cell.MixedCell.forward", staticmethod(exhausted))
+    monkeypatch.setattr("nni_nastc.evaluation.memory.largest_batch", lambda *arguments: 3)
+    message = r"out of memory in a search step with data\.batch_size 6 and T = 8; .*use data\.batch_size=3"
+    with pytest.raises(ModelError, match=message):
+        run_search(toy.search(tmp_path / "run"))
