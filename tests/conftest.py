@@ -11,7 +11,21 @@ import torch
 
 from tests.toy import ToySet
 
+# The tests run side by side (and start processes): threads of their own would only be in each other's way.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+NNI_SERVERS = ("tests/experiments/", "tests/search/test_multi_trial.py", "tests/search/test_trial.py")
+"""Where NNI's servers run; these tests look whether any is left, so that no two of them may run at the same time."""
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of NNI's servers in one process."""
+    for item in items:
+        if item.nodeid.startswith(NNI_SERVERS):
+            item.add_marker(pytest.mark.xdist_group("nni"))
 
 
 @pytest.fixture(autouse=True)
