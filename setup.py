@@ -50,7 +50,8 @@ setup(
         "hdf5": ["h5py>=3.8"],
         "rl": RL,
         "dev": [
-            "build", "h5py>=3.8", "mypy", "pytest>=8", "pytest-timeout", "pytest-xdist>=3.5", "ruff", "scikit-learn", "types-PyYAML", *RL,
+            *RL, "build", "h5py>=3.8", "mypy", "pytest>=8", "pytest-timeout", "pytest-xdist>=3.5", "ruff",
+            "scikit-learn", "types-PyYAML",
         ],
     },
     entry_points={"console_scripts": ["nastc = nni_nastc.cli.main:main"]},
