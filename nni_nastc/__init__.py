@@ -19,6 +19,15 @@ __version__ = "0.1.0"
 # NNI 3.0 warns at every import about two classes of newer torch releases that it does not need.
 warnings.filterwarnings("ignore", message=r".*is found to be not a nn\.Module, which is", category=RuntimeWarning)
 
+# Where the extra "rl" is installed, importing NNI's strategies imports gym, which prints at every start that it has no
+# maintainers any more.
+try:
+    from gym_notices.notices import notices
+except ImportError:
+    pass
+else:
+    notices.clear()
+
 _PUBLIC = {
     "Genotype": "nni_nastc.genotype",
     "NasTCSpace": "nni_nastc.space.network",

@@ -51,22 +51,22 @@ async function dialThroughTunnel(worker) {
     worker.channelUrl = url.href;
 }
 
-// Returns the command of the other machine's Python, under which node loads manager.js there, too.
+// Returns the command of the other machine's Python, closed as the manager is: node loads manager.js there, too.
 async function closedPython(python, worker) {
     const source = fs.readFileSync(path.join(__dirname, '..', '__init__.py'), 'utf8');
     const needed = /__version__ = "(.*)"/.exec(source)[1];
-    const options = "shlex.quote(server.closed_environment({})['NODE_OPTIONS'])";
+    const settings = "shlex.join(map('='.join, server.closed_environment().items()))";
     const modules = 'shlex, nni_nastc, nni_nastc.experiments.server as server';
-    const code = `import ${modules}; print(nni_nastc.__version__, ${options})`;
+    const code = `import ${modules}; print(nni_nastc.__version__, ${settings})`;
     const answer = await worker.ssh.exec(`${python} -c "${code}"`);
-    const [, version, nodeOptions] = /^(\S+) (.*)/.exec(answer.stdout.trim()) || [];
+    const [, version, variables] = /^(\S+) (.*)/.exec(answer.stdout.trim()) || [];
     if (answer.code !== 0 || version !== needed) {
         const reason = answer.code === 0 ? `nni_nastc ${version}` : answer.stderr.trim().split('\n').pop();
         const advice = 'install it with pip there, or set pythonPath to the folder of the right Python';
         throw new Error(`${worker.config.host} needs nni_nastc ${needed}, its ${python} has: ${reason}; ${advice}`);
     }
     // Without SSH_CLIENT, bash does not read ~/.bashrc once more for each trial, which may put another Python first.
-    return `env -u SSH_CLIENT NODE_OPTIONS=${nodeOptions} ${python}`;
+    return `env -u SSH_CLIENT ${variables} ${python}`;
 }
 
 function prepareWorkers(Worker) {

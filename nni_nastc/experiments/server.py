@@ -46,23 +46,24 @@ _STOP_SECONDS = 30.0
 
 
 def closed_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the variables that close NNI's manager and silence nnictl's one warning about itself.
+    """Return the variables that close NNI's manager, keep its calls off proxies, and silence nnictl's own warning.
 
     Parameters
     ----------
     environ : mapping, optional
-        The environment that they extend: its own ``NODE_OPTIONS`` and ``PYTHONWARNINGS`` stay in force. The process's
-        by default.
+        The environment that they extend: what it has of them stays in force. The process's by default.
 
     Returns
     -------
     dict
-        ``NODE_OPTIONS`` and ``PYTHONWARNINGS``. The same again if they are set already.
+        ``NODE_OPTIONS``, ``PYTHONWARNINGS`` and ``no_proxy``. The same again if they are set already.
     """
     environ = os.environ if environ is None else environ
+    no_proxy = environ.get("no_proxy") or environ.get("NO_PROXY", "")  # in the order of who reads them
     return {
         "NODE_OPTIONS": _with(environ.get("NODE_OPTIONS", ""), _require_preload(), " "),
         "PYTHONWARNINGS": _with(environ.get("PYTHONWARNINGS", ""), _QUIET, ","),
+        "no_proxy": _with(no_proxy, f"localhost,{LOOPBACK}", ","),
     }
 
 

@@ -17,7 +17,9 @@ from nni_nastc.plots import alphas_image
 
 _logger = logging.getLogger("nni_nastc.trial")
 
-METRICS = ("train_loss", "alpha_loss", "val_loss", "val_score", "learning_rate", "seconds")
+METRICS = (
+    "train_loss", "alpha_loss", "val_loss", "val_score", "reward", "temperature", "learning_rate", "seconds",
+)  # fmt: skip
 """Values of an epoch that are reported, where it has them."""
 
 

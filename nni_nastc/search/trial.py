@@ -244,7 +244,19 @@ def _search(
     _logger.info("%s", "\n".join(genotype.lines))
     for name in ("genotype.json", "cell.png"):
         shutil.copy(config.output / name, folder / name)
-    return {**_last_metrics(config.output, config.epochs), **_words(genotype)}
+    return {**_last_metrics(config.output, config.epochs), **_judged(config.output), **_words(genotype)}
+
+
+def _judged(run: Path) -> dict[str, float]:
+    """Return the scores of the cell itself, where it is the best of some; the last epoch's are those of another."""
+    from nni_nastc.errors import RunFolderError
+    from nni_nastc.files import read_object
+    from nni_nastc.search.judging import SAMPLES_FILE
+
+    if not (run / SAMPLES_FILE).is_file():
+        return {}
+    best = read_object(run / SAMPLES_FILE, RunFolderError)["samples"][0]
+    return {"default": best["score"], "val_score": best["score"], "val_loss": best["loss"]}
 
 
 def _train(

@@ -75,6 +75,7 @@ def write_experiment(folder: Path, seconds: float = 0, **changes: Any) -> Path:
 def launch(home: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "nni_nastc", "launch", *arguments]
     environment = environment_of(home) | {"PATH": "/usr/bin:/bin"}  # no "python" of ours on it
+    environment |= {"http_proxy": "http://127.0.0.1:9", "no_proxy": "example.org"}  # nobody is there
     return subprocess.Popen(
         command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

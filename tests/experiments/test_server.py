@@ -70,6 +70,9 @@ def test_environment_keeps_what_is_set():
     assert once["NODE_OPTIONS"].startswith("--max-http-header-size=9000 --require ")
     assert once["PYTHONWARNINGS"] == "error::ResourceWarning,ignore:pkg_resources is deprecated:UserWarning"
     assert server.closed_environment(mine | once) == once
+    assert once["no_proxy"] == "localhost,127.0.0.1"
+    for name in ("no_proxy", "NO_PROXY"):
+        assert server.closed_environment({name: "example.org"})["no_proxy"] == "example.org,localhost,127.0.0.1"
 
 
 def test_block_restores_the_environment(monkeypatch):

@@ -79,6 +79,26 @@ def test_a_search_reports_every_epoch_and_keeps_its_cell(experiment, toy):
         assert line in config, f"the tuner's parameter {line} does not come last"
 
 
+def test_the_score_of_a_cell_that_was_chosen_is_its_own(experiment, toy):
+    """Not that of the path that the last epoch drew, which stays the last value of the curve."""
+    strategy = {"_name": "RandomOneShot", "samples": 6}
+    experiment.parameters = {"strategy": strategy, "num_layers": 1}
+    result = trial.run_trial("search", None, values(toy, space="nastc_small", epochs=2))
+    best = json.loads((experiment.folder / "run" / "samples.json").read_text())["samples"][0]
+    assert best["genotype"]["nodes"] == Genotype.from_json(experiment.folder / "genotype.json").to_dict()["nodes"]
+    assert result["default"] == result["val_score"] == best["score"]
+    assert result["val_loss"] == best["loss"] != experiment.intermediate[-1]["val_loss"]
+
+
+def test_the_temperature_is_reported(experiment, toy):
+    experiment.parameters = {"strategy": {"_name": "GumbelDARTS", "temperature": [1.0, 0.25]}, "num_layers": 1}
+    trial.run_trial("search", None, values(toy, space="nastc_small", epochs=2))
+    history = json.loads((experiment.folder / "run" / "history.json").read_text())
+    reported = [report["temperature"] for report in experiment.intermediate]
+    assert reported == [entry["temperature"] for entry in history["epochs"]]
+    assert reported[0] == 1.0 > reported[1]
+
+
 def test_tensorboard_has_the_curves_and_the_alphas(experiment, toy):
     trial.run_trial("search", None, values(toy, space="nastc_small", epochs=2))
     log = EventAccumulator(str(experiment.folder / "tensorboard")).Reload()
