@@ -59,6 +59,12 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def part() -> None:
+    """Let the processes of a run part, if several have met: what joins them must not outlive the interpreter."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def check_processes(
     devices: int | str,
     num_nodes: int,

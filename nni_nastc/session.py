@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 
-from nni_nastc.distributed import is_main
+from nni_nastc.distributed import is_main, part
 
 _CHATTY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "nni", "torch.onnx")
 
@@ -30,7 +30,7 @@ def training_session() -> Iterator[None]:
     """Keep the chatter of Lightning and NNI from the terminal, and let Ctrl-C end the block as ``KeyboardInterrupt``.
 
     Lightning would end the process instead. Enter it after the libraries are imported: they set their loggers up then.
-    Of several processes only the first prints.
+    Of several processes only the first prints; when the block is done, they part.
     """
     handler = signal.getsignal(signal.SIGINT)
     for name in _CHATTY:
@@ -40,6 +40,7 @@ def training_session() -> Iterator[None]:
             for message in _NO_CONCERN_OF_USERS:
                 warnings.filterwarnings("ignore", message=message)
             yield
+            part()
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None

@@ -21,6 +21,7 @@ NNI_SERVERS = ("tests/experiments/", "tests/search/test_multi_trial.py", "tests/
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of NNI's servers in one process."""
     for item in items:
