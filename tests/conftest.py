@@ -21,12 +21,10 @@ NNI_SERVERS = ("tests/experiments/", "tests/search/test_multi_trial.py", "tests/
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep the tests of NNI's servers in one process."""
-    for item in items:
-        if item.nodeid.startswith(NNI_SERVERS):
-            item.add_marker(pytest.mark.xdist_group("nni"))
+    if item.nodeid.startswith(NNI_SERVERS):
+        item.add_marker(pytest.mark.xdist_group("nni"))
 
 
 @pytest.fixture(autouse=True)
