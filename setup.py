@@ -49,8 +49,9 @@ setup(
     extras_require={
         "hdf5": ["h5py>=3.8"],
         "rl": RL,
+        # pytest-xdist's groups of tests are without effect in pytest 9.
         "dev": [
-            *RL, "build", "h5py>=3.8", "mypy", "pytest>=8", "pytest-timeout", "pytest-xdist>=3.5", "ruff",
+            *RL, "build", "h5py>=3.8", "mypy", "pytest>=8,<9", "pytest-timeout", "pytest-xdist>=3.5", "ruff",
             "scikit-learn", "types-PyYAML",
         ],
     },
