@@ -52,6 +52,12 @@ def load_annotations(path: Path | str, target: str | None = None, *, dataset: st
         raise AnnotationError(f'dataset must be one of {", ".join(LOADERS)}, got "{dataset}"')
     if target is not None and target not in TARGETS:
         raise AnnotationError(f'target must be one of {", ".join(TARGETS)}, got "{target}"; or leave it out')
+    if dataset == "json" and Path(path).is_dir():
+        others = ", ".join(name for name in LOADERS if name != "json")
+        raise AnnotationError(
+            f"{path} is a folder, dataset json is one file; give the file, or the dataset whose official files the "
+            f"folder holds: {others}"
+        )
     annotations = LOADERS[dataset](Path(path), target)
     if target is not None and annotations.target is None:
         raise AnnotationError(f'{path} has one list of classes, so it takes no target, got "{target}"; leave it out')

@@ -21,7 +21,17 @@ from itertools import groupby
 from pathlib import Path
 
 from nni_nastc.data.json_annotations import load_json
-from nni_nastc.data.records import TARGETS, Annotations, Notice, Problems, Segment, Subset, VideoRecord, clip_segment
+from nni_nastc.data.records import (
+    TARGETS,
+    Annotations,
+    Notice,
+    Problems,
+    Segment,
+    Subset,
+    VideoRecord,
+    clip_segment,
+    nearest,
+)
 from nni_nastc.data.text_lines import name_of, read_classes, read_lines, read_text, require_subsets
 from nni_nastc.errors import AnnotationError
 
@@ -167,7 +177,7 @@ class _Reader:
         """Return unit-action, first and last frame of each line, and where that is said."""
         found = []
         for where, line in read_lines(file, self.problems):
-            match = re.fullmatch(r"(\d+)-(\d+)\s+(\S+)", line)
+            match = re.fullmatch(r"(\d{1,9})-(\d{1,9})\s+(\S+)", line)
             if not match:
                 self.problems.add(f'{where}: a line is first-last unit_action, got "{line[:60]}"')
             elif self._knows(match[3], where):
@@ -188,7 +198,7 @@ class _Reader:
     def _knows(self, label: str, where: str) -> bool:
         # Without all names the file of them is broken, which is told already.
         if self.known and label not in self.known:
-            self.problems.add(f'{where}: unknown unit-action "{label[:60]}"')
+            self.problems.add(f'{where}: unknown unit-action "{label[:60]}"{nearest(label, list(self.order))}')
         return label in self.known
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from nni_nastc.data.records import SUBSETS, Problems, Subset
+from nni_nastc.data.records import SUBSETS, Problems, Subset, nearest
 from nni_nastc.errors import AnnotationError
 
 
@@ -77,18 +77,18 @@ def subset_of(where: str, video: dict[str, Any], problems: Problems) -> Subset:
 def is_known(where: str, what: str, name: Any, names: Sequence[str], problems: Problems) -> bool:
     """Tell whether a name is one of a list. An empty list is broken, which is told already, so that is no problem."""
     if names and name not in names:
-        problems.add(f"{where}: unknown {what} {shown(name)}, known are {shown(list(names))}")
+        problems.add(f"{where}: unknown {what} {shown(name)}, known are {shown(list(names))}{nearest(name, names)}")
     return name in names
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Tell whether a value is a finite number; a whole number that no float can hold is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
     """Tell whether a value is a whole number."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and is_number(value)
 
 
 def shown(value: Any) -> str:

@@ -60,7 +60,8 @@ def load_multithumos(path: Path, target: str | None = None) -> Annotations:
         raise AnnotationError(f"no such file or folder: {path}; check the path of the annotations")
     problems = Problems(path)
     annotations = _from_json(path, problems) if path.is_file() else _from_text(path, problems)
-    require_subsets(annotations.records, SUBSET_HINTS, problems)
+    if annotations.classes:  # or else no file was read, which is told already
+        require_subsets(annotations.records, SUBSET_HINTS, problems)
     problems.raise_any()
     return annotations
 

@@ -86,7 +86,7 @@ def test_timelines(charades, tmp_path, capsys):
     ("arguments", "told"),
     [
         (["--dataset", "ava"], 'dataset must be one of json, charades, multithumos, breakfast, got "ava"'),
-        (["--dataset", "json"], "no such file: "),
+        (["--dataset", "json"], "is a folder, dataset json is one file; "),
         (["--dataset", "charades", "--store", "none"], "no feature store at none"),
         (["--dataset", "charades", "--timeline", "a.gif"], "a picture is a .png, .pdf, .svg file, got 'a.gif'"),
     ],

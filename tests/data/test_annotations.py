@@ -116,7 +116,7 @@ class TestGeneric:
             ({"labels": []}, 'video "a": subset is missing'),
             ({"subset": "train"}, 'video "a": labels are missing'),
             ({"subset": "train", "labels": "tea"}, 'video "a": labels must be a list, got "tea"'),
-            ({"subset": "train", "labels": ["te"]}, 'unknown class "te", known are ["tea", "coffee"]'),
+            ({"subset": "train", "labels": ["te"]}, '"te", known are ["tea", "coffee"] (did you mean "tea"?)'),
             ({"subset": "train", "labels": [["tea"]]}, 'unknown class ["tea"]'),
             ({"subset": "train", "label": ["tea"], "labels": []}, 'unknown key "label"'),
             ({"subset": "train", "labels": [], "duration_s": 0}, "duration_s must be a number above 0, got 0"),
@@ -124,6 +124,7 @@ class TestGeneric:
             ({"subset": "train", "segments": [["tea", 0]]}, 'got ["tea", 0]'),
             ({"subset": "train", "segments": [["tea", "0", "1"]]}, 'got ["tea", "0", "1"]'),
             ({"subset": "train", "segments": [["tea", 0, True]]}, 'got ["tea", 0, true]'),
+            ({"subset": "train", "segments": [["tea", 0, 10**400]]}, 'with seconds as numbers, got ["tea", 0, 1000'),
             ({"subset": "train", "segments": [["tea", 2, 2]]}, 'end after its start, got ["tea", 2, 2]'),
             ({"subset": "train", "segments": [["tea", 3, 2]]}, 'end after its start, got ["tea", 3, 2]'),
             ({"subset": "train", "segments": [["tea", -1, 2]]}, 'start at 0 or later and end after its start, got'),
@@ -255,6 +256,10 @@ class TestFiles:
     def test_no_file(self, tmp_path):
         with pytest.raises(AnnotationError, match="no such file: .*none.json"):
             load_annotations(tmp_path / "none.json")
+
+    def test_a_folder_needs_its_dataset(self, tmp_path):
+        with pytest.raises(AnnotationError, match="is a folder.* whose official .*: charades, multithumos, breakfast"):
+            load_annotations(tmp_path)
 
     @pytest.mark.parametrize("text", ["", "{", '{"classes": [', "id,actions\na,c1 0 1"])
     def test_no_json(self, message, text):

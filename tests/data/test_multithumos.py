@@ -85,7 +85,7 @@ def test_it_refuses(tmp_path, changes, told):
 def test_no_class_list(tmp_path):
     write(tmp_path)
     (tmp_path / "class_list.txt").unlink()
-    assert "class_list.txt is missing" in message(tmp_path)
+    assert message(tmp_path).endswith("has 1 problem: class_list.txt is missing")
 
 
 def test_another_encoding(tmp_path):
