@@ -73,7 +73,8 @@ def check_processes(
 ) -> None:
     """Refuse a run that torchrun or SLURM started with another number of processes than it is configured for.
 
-    Each of them would take itself for the only one.
+    Each of them would take itself for the only one; and a run on several machines that nobody started on the others
+    would wait for them for ever.
 
     Parameters
     ----------
@@ -87,12 +88,17 @@ def check_processes(
     Raises
     ------
     ConfigError
-        With both numbers.
+        With the numbers.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         starter, started = "torchrun", int(os.environ["WORLD_SIZE"])
     elif int(tasks := os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         starter, started = "SLURM", int(tasks)
+    elif num_nodes > 1 and "MASTER_ADDR" not in os.environ:
+        raise ConfigError(
+            f"{nodes_name} = {num_nodes}, but this process was started alone; start it with torchrun on each, or "
+            f"with SLURM's srun, or set {nodes_name} to 1"
+        )
     else:
         return
     if devices != "auto" and started != int(devices) * num_nodes:

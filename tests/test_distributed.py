@@ -42,7 +42,11 @@ def test_alone_a_process_is_the_only_one(monkeypatch):
 
 
 def test_another_number_of_processes_than_configured_is_refused(monkeypatch):
+    for name in ("RANK", "MASTER_ADDR", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
     check_processes(2, 1)
+    with pytest.raises(ConfigError, match="--num-nodes = 2, .* started alone; start it with torchrun on each"):
+        check_processes(2, 2, "--devices", "--num-nodes")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
     check_processes(2, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -117,9 +119,22 @@ class _Extraction(pl.LightningModule):
 
     def predict_dataloader(self) -> Iterator[int]:
         """Return the numbers of this process's videos, when all processes have met."""
+        self._let_sigterm_end_it()
         self._job = self._job_on(self.trainer.strategy.root_device)
         self._share = self._job.prepare()
         return iter(range(len(self._share)))  # without a length, because Lightning would not run an empty loader
+
+    def _let_sigterm_end_it(self) -> None:
+        """End all processes of this machine on SIGTERM, of which Lightning, while it predicts, only takes a note."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def leave(number: int, frame: object) -> None:
+            if launcher := self.trainer.strategy.launcher:
+                launcher.kill(number)
+            raise SystemExit(128 + number)
+
+        signal.signal(signal.SIGTERM, leave)  # Lightning puts back what was there before
 
     def predict_step(self, number: int) -> int:
         """Extract a video, and return its number, because Lightning warns of steps that return nothing."""

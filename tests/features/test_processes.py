@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,3 +83,43 @@ def test_lightning_starts_the_other_process_itself(folder, tmp_path):
     check_failures(shown.stderr, "cut.mp4", "text.mp4")
     assert shown.stderr.count("the weights of I3D are RANDOM") == 1, shown.stderr
     assert files(two) == files(one)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_processes(tmp_path, stop):
+    """SIGTERM goes to the process that a user or batch system knows, Ctrl-C to all that belong to the terminal."""
+    long, store = tmp_path / "long", tmp_path / "store"
+    long.mkdir()
+    for name in ("a", "b"):
+        write_video(long / f"{name}.mp4", [numbered_frame(n) for n in range(1600)])
+    options = ["--weights", "random", "--devices", "2", "--device", "cpu"]
+    command = [sys.executable, "-m", "nni_nastc", "extract", long, "--out", store, *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        wait_until(lambda: len(list(store.glob(".[ab]-*"))) == 2)  # both write
+        if stop == signal.SIGTERM:
+            process.terminate()
+        else:
+            os.killpg(process.pid, stop)
+        output, _ = process.communicate(timeout=30)
+    # Lightning kills the first process when it sees the other one gone first.
+    assert process.returncode in ((143,) if stop == signal.SIGTERM else (130, -signal.SIGKILL)), output
+    wait_until(lambda: not is_group_alive(process.pid))
+    assert not list(store.glob("*.safetensors")), "no video was done"
+
+
+def wait_until(so: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if so():
+            return
+        time.sleep(0.1)
+    pytest.fail("it has not come within a minute")
+
+
+def is_group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
