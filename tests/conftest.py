@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ from tests.toy import ToySet
 # The tests run side by side (and start processes): threads of their own would only be in each other's way.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Of a shell's background job SIGINT is ignored, also in the processes that it starts: none would end by Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NNI_SERVERS = ("tests/experiments/", "tests/search/test_multi_trial.py", "tests/search/test_trial.py")
 """Where NNI's servers run; these tests look whether any is left, so that no two of them may run at the same time."""
