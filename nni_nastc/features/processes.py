@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from nni_nastc.devices import check_trainer
 from nni_nastc.distributed import check_processes, is_main
@@ -29,6 +30,8 @@ from nni_nastc.features.feature_batches import FeatureExtractor
 _ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 # Who has less to do waits for the others at the end (our choice: as long as it takes).
 _PATIENCE = timedelta(days=30)
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRACE_S = 20.0
 
 
 def extract_on(
@@ -95,11 +98,37 @@ def extract_on(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.predict(module, return_predictions=False)
-    # The processes that Lightning has started may end now, with an exit code of their own, without being watched.
-    getattr(strategy.launcher, "procs", []).clear()
+    try:
+        trainer.predict(module, return_predictions=False)
+    except SystemExit as stop:
+        _wait_for(module.ending)
+        if stop.code == 128 + signal.SIGINT and is_main():
+            raise KeyboardInterrupt from None
+        raise
+    _unwatched(strategy)
     assert module.report is not None, "Lightning has torn the module down"
     return module.report
+
+
+def _unwatched(strategy: Strategy) -> list[subprocess.Popen]:
+    """Return the processes that Lightning has started, which may end from now on, whatever their exit code.
+
+    Lightning would kill this process when it sees that one of them has ended otherwise than well.
+    """
+    watched = getattr(strategy.launcher, "procs", [])
+    processes = [*watched]
+    watched.clear()
+    return processes
+
+
+def _wait_for(processes: Sequence[subprocess.Popen]) -> None:
+    """Wait for processes that were told to end, and kill those that cannot hear it because they wait for others."""
+    for process in processes:
+        try:
+            process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class _Extraction(pl.LightningModule):
@@ -116,25 +145,33 @@ class _Extraction(pl.LightningModule):
         self._job_on = job_on
         self._job: ExtractionJob | None = None
         self.report: ExtractionReport | None = None
+        self.ending: Sequence[subprocess.Popen] = ()
 
     def predict_dataloader(self) -> Iterator[int]:
         """Return the numbers of this process's videos, when all processes have met."""
-        self._let_sigterm_end_it()
+        self._end_on_signals()
         self._job = self._job_on(self.trainer.strategy.root_device)
         self._share = self._job.prepare()
         return iter(range(len(self._share)))  # without a length, because Lightning would not run an empty loader
 
-    def _let_sigterm_end_it(self) -> None:
-        """End all processes of this machine on SIGTERM, of which Lightning, while it predicts, only takes a note."""
+    def _end_on_signals(self) -> None:
+        """End all processes of this machine, with their files cleared away, on Ctrl-C and SIGTERM.
+
+        Lightning, while it predicts, kills the others at once on Ctrl-C, and takes only a note of SIGTERM.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
 
         def leave(number: int, frame: object) -> None:
-            if launcher := self.trainer.strategy.launcher:
-                launcher.kill(number)
+            for each in _ENDING_SIGNALS:  # a second one would interrupt the clearing
+                signal.signal(each, signal.SIG_IGN)
+            self.ending = _unwatched(self.trainer.strategy)
+            for process in self.ending:
+                process.terminate()
             raise SystemExit(128 + number)
 
-        signal.signal(signal.SIGTERM, leave)  # Lightning puts back what was there before
+        for each in _ENDING_SIGNALS:
+            signal.signal(each, leave)  # Lightning puts back what was there before
 
     def predict_step(self, number: int) -> int:
         """Extract a video, and return its number, because Lightning warns of steps that return nothing."""
