@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nni_nastc.nn.head import Head
 
 NUM_CENTRES = 64
-"""As in the paper (Sec. 4.1)."""
+"""As in the paper."""
 
 WIDTH = 64
 """Channels of a descriptor (our choice, for a head of about 2 million parameters; the paper has 512)."""
@@ -24,7 +24,7 @@ learned from random ones; the paper has 1000, for centres that are first found b
 
 
 class VLAD(nn.Module):
-    """Sums of residuals of all descriptors to learned centres, over time and space (Eq. 2).
+    """Sums of residuals of all descriptors to learned centres, over time and space (Sec. 3.1).
 
     Each centre's sum is normalised, then all of them together.
 

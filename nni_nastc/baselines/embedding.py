@@ -8,9 +8,9 @@ from torch import Tensor, nn
 class SuperframeEmbedding(nn.Module):
     """Mean over space - linear - batch norm - ReLU: a vector for each superframe.
 
-    The heads that read a sequence of vectors take them from a backbone's global pooling in their papers; the rest is
-    our choice. Batch norm takes out what all superframes of a backbone have in common, which is most of a vector: with
-    layer norm in its place LSTM and transformer did not learn real videos' features.
+    The heads that read a sequence of vectors take them from a backbone's last layers in their papers; how they are made
+    here is our choice. Batch norm takes out what all superframes of a backbone have in common, which is most of a
+    vector: with layer norm in its place LSTM and transformer did not learn real videos' features.
 
     Parameters
     ----------

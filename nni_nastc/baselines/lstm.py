@@ -1,8 +1,8 @@
 """An LSTM that looks at a window: S. Yeung et al., "Every Moment Counts: Dense Detailed Labeling of Actions in Complex
 Videos", IJCV 2018 (MultiLSTM).
 
-Written from Sec. 4 of that paper, its attention over several inputs. Its several outputs are labels of single frames,
-of which there are none here: the mean over time of what the LSTM knows is classified (our choice).
+Written from that paper, its attention over several inputs. Its several outputs are labels of single frames, of which
+there are none here: the mean over time of what the LSTM knows is classified (our choice).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ATTENTION = 128
 
 
 class WindowAttention(nn.Module):
-    """Weigh the vectors of a window by what the LSTM knew before (Sec. 4.2).
+    """Weigh the vectors of a window by what the LSTM knew before.
 
     The weight of v_i is the softmax over the window of w . (tanh(W_h h) * tanh(W_v v_i)).
 

@@ -14,7 +14,7 @@ from nni_nastc.nn.head import Head
 
 WIDTH = 512
 NUM_BLOCKS = 2
-"""Our choice, for about 2 million parameters; the paper has 5 or 10 of them between the backbone's own layers."""
+"""Our choice, for about 2 million parameters; the paper has 1, 5 or 10 of them between the backbone's own layers."""
 
 
 class NonLocalBlock(nn.Module):

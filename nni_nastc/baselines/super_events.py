@@ -1,8 +1,8 @@
 """Latent super-events: A. Piergiovanni, M. Ryoo, "Learning Latent Super-Events to Detect Multiple Activities in
 Videos", CVPR 2018.
 
-Written from Sec. 3 of that paper. It labels single frames; here the frame's own part of the logits is averaged over
-time (our choice).
+Written from that paper. It labels single frames; here the frame's own part of the logits is averaged over time (our
+choice).
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from nni_nastc.baselines.embedding import SuperframeEmbedding
 
 NUM_FILTERS = 5
-"""M temporal structure filters (Sec. 4)."""
+"""M temporal structure filters (our choice; the authors' code has 2)."""
 
 NUM_CURVES = 3
-"""N Cauchy distributions in each (Sec. 4)."""
+"""N Cauchy distributions in each, as in the authors' code."""
 
 WIDTH = 512
 DROPOUT = 0.5
 
 
 class StructureFilters(nn.Module):
-    """Filters over a whole video, each of several Cauchy distributions with learned centres and widths (Eq. 1 and 2).
+    """Filters over a whole video, each of several Cauchy distributions with learned centres and widths.
 
     A centre x becomes (T - 1)(tanh(x) + 1) / 2, so that filters stretch with the video; a width g becomes
-    exp(1 - 2 |tanh(g)|) steps. Each distribution sums to 1 over T.
+    exp(1 - 2 |tanh(g)|) steps (in the authors' code exp(1.5 - 2 |tanh(g)|)). Each distribution sums to 1 over T.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class StructureFilters(nn.Module):
 
 
 class SuperEvents(nn.Module):
-    """A vector for each superframe - filters - each class' soft choice of filters - linear (Eq. 3 to 5).
+    """A vector for each superframe - filters - each class' soft choice of filters - linear.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Temporal Gaussian mixtures: A. Piergiovanni, M. Ryoo, "Temporal Gaussian Mixture Layer for Videos", ICML 2019.
 
-Written from Sec. 3 of that paper. It labels single frames; here the maximum over time is classified (our choice).
+Written from that paper. It labels single frames; here the maximum over time is classified (our choice).
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from nni_nastc.baselines.embedding import SuperframeEmbedding
 from nni_nastc.nn.head import Head
 
 NUM_GAUSSIANS = 16
-"""M, as in the paper (Sec. 4)."""
+"""M, as in the authors' code."""
 
 KERNEL_SIZE = 15
-"""L, in superframes (our choice, odd so that T is kept; three layers see 43 superframes)."""
+"""L, in superframes (our choice, odd so that T is kept; three layers see 43 superframes; the authors' code has 5)."""
 
 NUM_LAYERS = 3
-"""As in the paper (Sec. 4)."""
+"""As in the authors' code."""
 
 NUM_CHANNELS = 8
-"""Temporal channels after each layer (our choice)."""
+"""Temporal channels after each layer, as in the authors' code."""
 
 WIDTH = 512
 
 
 class TGMLayer(nn.Module):
-    """Convolve over T with kernels that are mixtures of a few Gaussians (Sec. 3.1 and 3.2).
+    """Convolve over T with kernels that are mixtures of a few Gaussians.
 
     A centre m becomes (L - 1)(tanh(m) + 1) / 2, a variance s becomes exp(s); each Gaussian sums to 1 over L. The kernel
     from channel j to channel i mixes them by a softmax, and a learned weight combines the channels j.

@@ -1,7 +1,8 @@
 """Timeception: N. Hussein, E. Gavves, A. Smeulders, "Timeception for Complex Action Recognition", CVPR 2019.
 
-Written from Sec. 3.2 and 3.3 of that paper. The widths of the branches and the biases are those that give the sizes
-which its authors report: 1,479,584 parameters for four layers with dilations on 1024 channels.
+Written from that paper. The widths of the branches and the biases are those that give the size in the README of the
+authors' code: 1,494,304 parameters for four layers with dilations on 1024 channels, of which 1,479,584 are trained and
+the rest are moving statistics of batch norms.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nni_nastc.nn.network import check_timesteps
 from nni_nastc.nn.ops import BN_EPS
 
 KERNELS = ((3, 1), (5, 1), (7, 1))
-"""Kernel size and dilation of the three temporal convolutions (Sec. 3.3, multi-scale kernels)."""
+"""Kernel size and dilation of the three temporal convolutions (the paper's multi-scale kernels)."""
 
 DILATIONS = ((3, 1), (3, 2), (3, 3))
 """The same for the variant that dilates one kernel size."""
@@ -35,7 +36,7 @@ class PastMaxPool(nn.Module):
 
 
 class TimeceptionLayer(nn.Module):
-    """Channel groups with five branches each - concatenation - ReLU - shuffle - max-pool 2x1x1 over T (Sec. 3.2, 3.3).
+    """Channel groups with five branches each - concatenation - ReLU - shuffle - max-pool 2x1x1 over T.
 
     Every group has its own weights. A branch of all groups is a grouped convolution 1x1x1, followed by nothing, by a
     depthwise convolution over T of one of three scales, or by a max-pool over T; then batch norm.

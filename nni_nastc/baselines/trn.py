@@ -1,6 +1,6 @@
 """Multi-scale temporal relations: B. Zhou et al., "Temporal Relational Reasoning in Videos", ECCV 2018.
 
-Written from Sec. 3 of that paper.
+Written from that paper.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from nni_nastc.baselines.embedding import SuperframeEmbedding
 
 WIDTH = 256
-"""Of a step's vector (our choice), and of the hidden layers of g (Sec. 3.3)."""
+"""Of a step's vector (our choice), and of the hidden layers of g (as in the paper)."""
 
 NUM_STEPS = 8
-"""The video's steps that are related, N of the multi-scale relation (Sec. 4 has 8). Each is the mean of an eighth of
+"""The video's steps that are related, N of the multi-scale relation (the paper has 8). Each is the mean of an eighth of
 the superframes (our choice; the paper draws frames)."""
 
 DROPOUT = 0.5

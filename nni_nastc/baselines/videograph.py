@@ -1,7 +1,7 @@
 """VideoGraph: N. Hussein, E. Gavves, A. Smeulders, "VideoGraph: Recognizing Minutes-Long Human Activities in
-Videos", 2019.
+Videos", ICCV 2019 workshop on Scene Graph Representation and Learning.
 
-Written from Sec. 3 of arXiv:1905.05143 (learning the graph's nodes, learning its edges).
+Written from arXiv:1905.05143 (learning the graph's nodes, learning its edges).
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from nni_nastc.nn.head import Head
 from nni_nastc.nn.ops import BN_EPS, depthwise, pointwise
 
 NUM_NODES = 128
-"""Latent concepts, as in the paper."""
+"""Latent concepts, as in the authors' code."""
 
 WIDTH = 128
 """Channels of the features and the nodes (our choice: with all 1024 a batch of 8 x 128 x 128 takes 0.5 GB a tensor)."""
 
 KERNEL_SIZE = 7
-"""Over time, and over nodes."""
+"""Over time, and over nodes, as in the authors' code."""
 
 NUM_LAYERS = 2
 POOL = 3
-"""Each graph embedding pools time and nodes by it."""
+"""Each graph embedding pools time and nodes by it. Both numbers are those of the authors' code."""
 
 MIN_TIMESTEPS = POOL**NUM_LAYERS
 
 
 class NodeAttention(nn.Module):
-    """How much each node is in a superframe, times the node (Sec. 3, node attention block).
+    """How much each node is in a superframe, times the node (the paper's node attention block).
 
     The nodes are learned vectors y, transformed by a linear map; a sigmoid of their product with the features says how
-    much of each is at a place. The mean over space follows (our choice).
+    much of each is at a place (our choice; the authors' code offers it, and trains with a leaky ReLU). The mean over
+    space follows (our choice).
 
     Parameters
     ----------

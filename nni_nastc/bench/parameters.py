@@ -19,7 +19,7 @@ from nni_nastc.plots import Curve, draw_curves
 NUM_CLASSES = 157
 IN_CHANNELS = 1024
 NUM_GROUPS = 8
-"""Charades on I3D, as in the paper (Sec. IV-B)."""
+"""Charades (Sec. IV-A) on I3D (Sec. III-B); Timeception's 8 groups (the paper does not print its N)."""
 
 LAYERS = range(9)
 

@@ -1,7 +1,7 @@
 """The numbers that the paper prints (arXiv:2104.01110), in percent. None of them was measured here.
 
 Left out are methods on other inputs than the features of one backbone (two-stream networks, EvaNet), and on MultiTHUMOS
-the super-events and TGMs of Table V, which their own papers score on frames, not on videos.
+the Multi-LSTM, super-events and TGMs of Table V, which their own papers score on frames, not on videos.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ HIDDEN = 512
 class Head(nn.Sequential):
     """Pooled features -> dropout - linear - batch norm - LeakyReLU - dropout - linear -> logits.
 
-    The classifier of Timeception (Hussein et al., CVPR 2019), which the paper puts on all networks that it compares.
-    With 1024 channels and 157 classes it has 0.606 M parameters (the paper: 0.61, Sec. IV-B).
+    The classifier of Timeception's code (Hussein et al., CVPR 2019), here on all networks (our choice; the paper says
+    MLP). With 1024 channels and 157 classes it has 0.606 M parameters (the paper: 0.61, Sec. IV-B3).
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:

@@ -67,7 +67,7 @@ class TemporalPool(nn.Module):
     """Pool of two steps over T with stride 1, then batch norm.
 
     The past side is padded by repeating the first step, so that the first output is the first input (our choice; the
-    paper only says that T is kept).
+    paper says that T is kept, and its padding of 1 in Table I, on both sides, would make it T + 1).
     """
 
     def __init__(self, channels: int, affine: bool, *, kind: str) -> None:
