@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nni_nastc.errors import ModelError
+from nni_nastc.nn.depthwise import TemporalDepthwise
 from nni_nastc.nn.head import Head
 from nni_nastc.nn.network import check_timesteps
 from nni_nastc.nn.ops import BN_EPS
@@ -56,7 +57,7 @@ class TimeceptionLayer(nn.Module):
         self.num_groups = num_groups
         width = num_groups * max(1, int(GROWTH * in_channels / (NUM_BRANCHES * num_groups)))
         self.out_channels = NUM_BRANCHES * width
-        temporal = [nn.Identity(), *(_depthwise(width, *scale) for scale in scales), PastMaxPool()]
+        temporal = [nn.Identity(), *(TemporalDepthwise(width, *scale, bias=True) for scale in scales), PastMaxPool()]
         self.branches = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(in_channels, width, 1, groups=num_groups), step, nn.BatchNorm2d(width, eps=BN_EPS)
@@ -130,9 +131,3 @@ def build_timeception(
     return Timeception(
         num_classes, num_layers=num_layers, in_channels=in_channels, num_groups=num_groups, dilated=dilated
     )
-
-
-def _depthwise(channels: int, kernel_size: int, dilation: int) -> nn.Conv2d:
-    """Convolve each channel by itself over T, with bias, keeping T."""
-    padding = (dilation * (kernel_size - 1) // 2, 0)
-    return nn.Conv2d(channels, channels, (kernel_size, 1), padding=padding, dilation=(dilation, 1), groups=channels)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from nni_nastc.baselines.embedding import ChannelReduction
 from nni_nastc.errors import ModelError
+from nni_nastc.nn.depthwise import TemporalDepthwise
 from nni_nastc.nn.head import Head
-from nni_nastc.nn.ops import BN_EPS, depthwise, pointwise
+from nni_nastc.nn.ops import BN_EPS, pointwise
 
 NUM_NODES = 128
 """Latent concepts, as in the authors' code."""
@@ -71,7 +72,7 @@ class GraphEmbedding(nn.Sequential):
             width, width, (1, KERNEL_SIZE), padding=(0, KERNEL_SIZE // 2), groups=width, bias=False
         )
         super().__init__(
-            depthwise(width, KERNEL_SIZE),
+            TemporalDepthwise(width, KERNEL_SIZE),
             over_nodes,
             pointwise(width, width),
             nn.BatchNorm2d(width, eps=BN_EPS),

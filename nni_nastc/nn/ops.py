@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nni_nastc.genotype import OPERATION_NAMES
+from nni_nastc.nn.depthwise import TemporalDepthwise
 
 BN_EPS = 1e-5
 
@@ -25,19 +26,6 @@ class Zero(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T, S) to zeros of the same shape."""
         return x * 0.0
-
-
-def depthwise(channels: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
-    """Convolve each channel by itself over T, with zero padding that keeps T."""
-    return nn.Conv2d(
-        channels,
-        channels,
-        (kernel_size, 1),
-        padding=(dilation * (kernel_size - 1) // 2, 0),
-        dilation=(dilation, 1),
-        groups=channels,
-        bias=False,
-    )
 
 
 def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -56,7 +44,7 @@ class TemporalConv(nn.Sequential):
         for _ in range(repeats):
             layers += [
                 nn.ReLU(),
-                depthwise(channels, kernel_size, dilation),
+                TemporalDepthwise(channels, kernel_size, dilation),
                 pointwise(channels, channels),
                 nn.BatchNorm2d(channels, eps=BN_EPS, affine=affine),
             ]

@@ -1,7 +1,7 @@
 """The states of a supernet cell: where edges start, and where they end.
 
 Matrices are (M, C) with M = B x T x S, a row a place and time. Images are the same memory as (B, C, T, S), channels
-last.
+last. A slab is the part of both that belongs to some of the images.
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from nni_nastc.search.norms import Moments
+
+SLAB_BYTES = 2 * 2**20
+"""Of a slab on a CPU: five or six of them are at work at a time and stay in its cache (our choice, from measurements of
+1 to 5 MB)."""
 
 
 def as_matrix(image: Tensor) -> Tensor:
@@ -24,6 +30,23 @@ def as_image(matrix: Tensor, like: Tensor) -> Tensor:
     return matrix.view(batch, steps, places, -1).permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class Slab:
+    """Some of the images, and their rows of the matrix."""
+
+    images: slice
+    rows: slice
+
+
+def slabs_of(image: Tensor) -> list[Slab]:
+    """Cut (B, C, T, S) into slabs: of :data:`SLAB_BYTES` on a CPU, one elsewhere."""
+    batch, channels, steps, places = image.shape
+    rows = steps * places
+    size = batch if image.device.type != "cpu" else max(1, SLAB_BYTES // (rows * channels * image.element_size()))
+    bounds = [(first, min(first + size, batch)) for first in range(0, batch, size)]
+    return [Slab(slice(first, last), slice(first * rows, last * rows)) for first, last in bounds]
+
+
 class Source:
     """A state from which edges start: what they share, and the gradients that they send back.
 
@@ -31,13 +54,14 @@ class Source:
     ----------
     image : Tensor of shape (B, C, T, S)
         The state, channels last.
+    slabs : list of Slab
+        How it is cut.
     """
 
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, image: Tensor, slabs: list[Slab]) -> None:
         self.image = image
+        self.slabs = slabs
         self._pools: dict[str, Pooled] = {}
-        self._direct: list[Tensor] = []
-        self._rectified: list[Tensor] = []
 
     @cached_property
     def matrix(self) -> Tensor:
@@ -45,9 +69,9 @@ class Source:
         return as_matrix(self.image)
 
     @cached_property
-    def rectified(self) -> Tensor:
-        """The state behind a ReLU (B, C, T, S)."""
-        return self.image.relu()
+    def gradient(self) -> Tensor:
+        """The gradient (M, C), to which all that is sent back is added, but through pools."""
+        return torch.zeros_like(self.matrix)
 
     def pooled(self, kind: str) -> Pooled:
         """Return the state behind a pool of two steps."""
@@ -55,27 +79,11 @@ class Source:
             self._pools[kind] = Pooled(kind, self.image)
         return self._pools[kind]
 
-    def send_back(self, gradient: Tensor, weight: Tensor) -> None:
-        """Add ``weight`` times a gradient (M, C) of the state."""
-        if not self._direct:
-            self._direct.append(torch.zeros_like(gradient))
-        self._direct[0].addcmul_(gradient, weight)
-
-    def send_back_rectified(self, gradient: Tensor) -> None:
-        """Add a gradient (M, C) of the state behind its ReLU. The tensor is taken over."""
-        if self._rectified:
-            self._rectified[0].add_(gradient)
-        else:
-            self._rectified.append(gradient)
-
-    def gradient(self) -> Tensor:
-        """Return the sum (M, C) of all that was sent back."""
-        total = self._direct[0] if self._direct else torch.zeros_like(self.matrix)
-        for gradient in self._rectified:
-            total += torch.ops.aten.threshold_backward(gradient, self.matrix, 0)
+    def whole_gradient(self) -> Tensor:
+        """Return the gradient (M, C), that through pools included."""
         for pool in self._pools.values():
-            pool.add_gradient(total)
-        return total
+            pool.add_gradient(self.gradient)
+        return self.gradient
 
 
 class Pooled:
@@ -87,34 +95,30 @@ class Pooled:
         self._steps = (batch, steps, places * channels)
         self._state = as_matrix(image).view(self._steps)
         self._gradient: Tensor | None = None
-        self._slope = image.new_zeros(channels)
-        self._constant = image.new_zeros(channels)
         before, now = self._state[:, :-1], self._state[:, 1:]
         pooled = self._state.clone()
         pooled[:, 1:] = torch.maximum(before, now) if kind == "max" else (before + now) / 2
         self.matrix = pooled.view(-1, channels)
 
     @cached_property
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of every channel, each (C,)."""
-        mean = self.matrix.mean(dim=0)
-        return mean, (self.matrix - mean).square_().mean(dim=0)
+    def moments(self) -> Moments:
+        """Mean and variance of every channel."""
+        moments = Moments()
+        moments.add(self.matrix)
+        return moments
 
-    def send_back(self, gradient: Tensor, factor: Tensor, slope: Tensor | None, constant: Tensor | None) -> None:
-        """Add the gradient ``factor * gradient - slope * pooled + constant``, all but the first (C,)."""
+    def send_back(self, gradient: Tensor) -> None:
+        """Add a gradient (M, C). The tensor is taken over."""
         if self._gradient is None:
-            self._gradient = torch.zeros_like(gradient)
-        self._gradient.addcmul_(gradient, factor)
-        if slope is not None and constant is not None:
-            self._slope += slope
-            self._constant += constant
+            self._gradient = gradient
+        else:
+            self._gradient += gradient
 
     def add_gradient(self, total: Tensor) -> None:
         """Add the gradient of the state, of all that was sent back, to ``total`` (M, C)."""
         if self._gradient is None:
             return
-        gradient = self._gradient.addcmul_(self.matrix, self._slope, value=-1).add_(self._constant).view(self._steps)
-        total = total.view(self._steps)
+        gradient, total = self._gradient.view(self._steps), total.view(self._steps)
         total[:, :1] += gradient[:, :1]
         if self.kind == "max":
             # Of equals the earlier one takes the gradient, as in PyTorch's max-pool.
@@ -136,11 +140,3 @@ class Node:
     def value(self) -> Tensor:
         """Return the finished sum (M, C)."""
         return self.matrix.add_(self.shift)
-
-
-@dataclass(frozen=True)
-class NodeGradient:
-    """The gradient of a node (M, C), and its sum over the rows (C,)."""
-
-    matrix: Tensor
-    sum: Tensor

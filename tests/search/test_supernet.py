@@ -11,7 +11,8 @@ from nni.nas.strategy import DARTS
 from torch import Tensor, nn
 
 from nni_nastc.genotype import OPERATION_NAMES, SEARCHED_OPERATIONS
-from nni_nastc.search import mixed_cell
+from nni_nastc.nn import depthwise
+from nni_nastc.search import mixed_cell, states
 from nni_nastc.search.supernet import TempDartsCell
 from nni_nastc.search.temp_darts import TempDARTS
 from nni_nastc.space.network import NasTCSpace
@@ -127,20 +128,35 @@ def test_frozen_weights_leave_the_alphas_gradients_as_they_are():
 def test_frozen_weights_cost_no_gradients(monkeypatch):
     """The alpha step asks no kernel's gradient, and of the first cell's inputs none at all."""
     asked = []
-    original = torch.ops.aten.convolution_backward
-
-    class Spy:
-        def __call__(self, *arguments):
-            asked.append(tuple(arguments[-1]))
-            return original(*arguments)
+    for name in ("input_gradient", "kernel_gradient"):
+        original = getattr(depthwise, name)
+        spy = lambda *a, original=original, name=name, **k: asked.append(name) or original(*a, **k)  # noqa: E731
+        monkeypatch.setattr(depthwise, name, spy)
 
     _, ours = pair(torch.float64, num_layers=1)
     for name, parameter in ours.named_parameters():
         parameter.requires_grad_("alpha" in name)
-    monkeypatch.setattr(torch.ops.aten, "convolution_backward", Spy())
     ours(features(torch.float64)).sum().backward()
     # Six of the 14 edges start at nodes; two dilated convolutions of one stage and three separable ones of two.
-    assert asked == [(True, False, False)] * (6 * (2 + 3 * 2))
+    assert asked == ["input_gradient"] * (6 * (2 + 3 * 2))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("images", [1, 4])
+def test_slabs_make_no_difference(monkeypatch, images, training):
+    """Six images, three videos of two groups: in six slabs, or in one of four and one of two."""
+    theirs, ours = pair(torch.float64)
+    x = features(torch.float64)
+    steps, places, bytes_a_row = 8, 9, 16 * 8  # of the first cell: four channels, filled up to 16
+    monkeypatch.setattr(states, "SLAB_BYTES", images * steps * places * bytes_a_row)
+    cut = []
+    original = mixed_cell.slabs_of
+    monkeypatch.setattr(mixed_cell, "slabs_of", lambda image: cut.append(original(image)) or cut[-1])
+    assert_same(run(ours.train(training), x), run(theirs.train(training), x), 1e-9)
+    assert [slab.images.stop - slab.images.start for slab in cut[0]] == {1: [1] * 6, 4: [4, 2]}[images]
+    statistics = dict(theirs.named_buffers())
+    for name, buffer in ours.named_buffers():
+        torch.testing.assert_close(buffer, statistics[name], rtol=1e-9, atol=1e-9, msg=name)
 
 
 def test_half_precision_takes_the_plain_way(monkeypatch):
