@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 
 import torch
 
 from nni_nastc.errors import ModelError
+
+# Of mallopt, in glibc's malloc.h; the largest values that it takes.
+_TRIM_THRESHOLD, _TRIM_BYTES = -1, 2**31 - 1
+_MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 * 2**20
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep up to 2 GB of freed memory for its next tensors.
+
+    glibc gives large blocks back to the system as soon as they are freed. A training on a CPU then waits in every step
+    for the same pages to be handed out and cleared again, which took about a tenth of a search step. Without glibc
+    nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
+        mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
 
 
 def choose_device(name: str) -> torch.device:

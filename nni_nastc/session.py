@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 
+from nni_nastc.devices import keep_freed_memory
 from nni_nastc.distributed import is_main, part
 
 _CHATTY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "nni", "torch.onnx")
@@ -30,8 +31,9 @@ def training_session() -> Iterator[None]:
     """Keep the chatter of Lightning and NNI from the terminal, and let Ctrl-C end the block as ``KeyboardInterrupt``.
 
     Lightning would end the process instead. Enter it after the libraries are imported: they set their loggers up then.
-    Of several processes only the first prints; when the block is done, they part.
+    Of several processes only the first prints; when the block is done, they part. Freed memory is kept for what comes.
     """
+    keep_freed_memory()
     handler = signal.getsignal(signal.SIGINT)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
