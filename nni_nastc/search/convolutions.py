@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nni_nastc.nn import depthwise
+from nni_nastc.search.filters import Filter, FilterBank, Input, filter_bank
 from nni_nastc.search.norms import GradientSums, Moments, Norms, Statistics
-from nni_nastc.search.states import Node, Slab, Source, as_image, as_matrix
+from nni_nastc.search.states import Node, Scratch, Source
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,6 @@ class Wanted:
 
     source: bool
     kernels: bool
-
-
-class Scratch:
-    """Memory that is used again and again, and so stays in the processor's cache."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, like: Tensor) -> Tensor:
-        """Return memory of the size of ``like`` (rows, C); it holds what was left there."""
-        if name not in self._buffers or len(self._buffers[name]) < len(like):
-            self._buffers[name] = torch.empty_like(like)
-        return self._buffers[name][: len(like)]
 
 
 @dataclass(eq=False)
@@ -85,114 +73,159 @@ class Convolution:
         """How many stages there are."""
         return len(self.dilations)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the convolutions are computed."""
+        return self.kernels[0].dtype
+
+    def filter(self, stage: int) -> Filter:
+        """Return the depthwise convolution of a stage."""
+        return Filter(self.kernels[2 * stage], self.dilations[stage])
+
     def pointwise(self, stage: int) -> Tensor:
         """Return the pointwise kernel of a stage, (C_out, C_in)."""
         return self.kernels[2 * stage + 1].flatten(1)
 
-    def image(self, stage: int, state: Tensor, rows: slice, scratch: Scratch) -> Tensor:
-        """Return a slab (B, C, T, S) of what a stage convolves: the state, or the stage before it behind a ReLU."""
-        if stage == 0:
-            return state
-        product = self.products[stage - 1][rows]
-        normalised = self.statistics[stage - 1].normalise(product, out=scratch("hidden", product))
-        return as_image(normalised.relu_(), state)
+    def add_kernel_gradient(self, index: int, share: Tensor) -> None:
+        """Add a slab's share to the gradient of a kernel."""
+        before, share = self.kernel_gradients[index], share.view_as(self.kernels[index])
+        self.kernel_gradients[index] = share if before is None else before.add_(share)
 
-    def filtered(self, stage: int, image: Tensor) -> Tensor:
-        """Convolve (B, C, T, S) over T; return (M, C)."""
-        return as_matrix(depthwise.convolve(image, self.kernels[2 * stage], dilation=self.dilations[stage]))
 
-    def image_gradient(self, stage: int, of_filtered: Tensor) -> Tensor:
-        """Return the gradient (M, C) of what a stage convolves, of that (B, C, T, S) of what comes out."""
-        kernel, dilation = self.kernels[2 * stage], self.dilations[stage]
-        return as_matrix(depthwise.input_gradient(of_filtered, kernel, dilation=dilation))
+@dataclass(frozen=True)
+class _Group:
+    """Convolutions of which a stage reads the same: at the first stage all of them, later each by itself."""
 
-    def add_kernel_gradients(self, stage: int, of_product: Tensor, of_filtered: Tensor, image: Tensor) -> None:
-        """Add a slab's share to the gradients of the kernels of a stage."""
-        kernel, dilation = self.kernels[2 * stage], self.dilations[stage]
-        temporal = depthwise.kernel_gradient(of_filtered, image, kernel, dilation=dilation)
-        pointwise = (of_product.t() @ self.filtered(stage, image)).view_as(self.kernels[2 * stage + 1])
-        for index, share in ((2 * stage, temporal), (2 * stage + 1, pointwise)):
-            before = self.kernel_gradients[index]
-            self.kernel_gradients[index] = share if before is None else before.add_(share)
+    numbers: Sequence[int]
+    matrix: Tensor
+    statistics: Statistics | None
+
+    def input(self, source: Source, rows: slice, dtype: torch.dtype) -> Input:
+        """Return a slab of what they read."""
+        return Input(self.matrix[rows], self.statistics, source.steps, source.places, dtype)
+
+
+def _groups(source: Source, convolutions: Sequence[Convolution], stage: int) -> list[_Group]:
+    at_work = [number for number, convolution in enumerate(convolutions) if convolution.depth > stage]
+    if stage == 0:
+        return [_Group(at_work, source.matrix, None)]
+    below = stage - 1
+    return [_Group([n], convolutions[n].products[below], convolutions[n].statistics[below]) for n in at_work]
 
 
 def add_convolutions(source: Source, convolutions: Sequence[Convolution], nodes: Sequence[Node]) -> None:
     """Add the convolutions of a state to their nodes; they keep what the backward pass needs."""
-    scratch = Scratch()
+    bank = filter_bank(source.matrix.device, Scratch())
     for stage in range(_depth(convolutions)):
-        at_work = [(convolution, Moments()) for convolution in convolutions if convolution.depth > stage]
-        for convolution, _ in at_work:
-            convolution.products.append(torch.empty_like(source.matrix))
-        for slab in source.slabs:
-            state = _state(source, slab, stage, scratch)
-            for convolution, moments in at_work:
-                filtered = convolution.filtered(stage, convolution.image(stage, state, slab.rows, scratch))
-                product = convolution.products[stage][slab.rows]
-                torch.mm(filtered, convolution.pointwise(stage).t(), out=product)
-                if convolution.norms.training:
-                    moments.add(product)
-        for convolution, moments in at_work:
-            convolution.statistics.append(convolution.norms.of(stage, source.matrix.shape[1], moments))
+        _go_up(source, convolutions, stage, bank)
     factors = [convolution.weight * convolution.statistics[-1].scale for convolution in convolutions]
     for convolution, factor in zip(convolutions, factors, strict=True):
         nodes[convolution.node].shift.addcmul_(factor, convolution.statistics[-1].mean, value=-1)
-    for slab in source.slabs:
+    for rows in source.slabs:
         for convolution, factor in zip(convolutions, factors, strict=True):
-            nodes[convolution.node].matrix[slab.rows].addcmul_(convolution.products[-1][slab.rows], factor)
+            nodes[convolution.node].matrix[rows].addcmul_(convolution.products[-1][rows], factor)
+
+
+def _go_up(source: Source, convolutions: Sequence[Convolution], stage: int, bank: FilterBank) -> None:
+    """Compute the products and statistics of a stage."""
+    groups = _groups(source, convolutions, stage)
+    moments = {number: Moments() for group in groups for number in group.numbers}
+    for number in moments:
+        convolution = convolutions[number]
+        convolution.products.append(torch.empty_like(source.matrix, dtype=convolution.dtype))
+    for rows in source.slabs:
+        for group in groups:
+            members = [convolutions[number] for number in group.numbers]
+            filters = [member.filter(stage) for member in members]
+            filtered = bank.forward(group.input(source, rows, members[0].dtype), filters)
+            for number, member, one in zip(group.numbers, members, filtered, strict=True):
+                product = member.products[stage][rows]
+                torch.mm(one, member.pointwise(stage).t(), out=product)
+                if member.norms.training:
+                    moments[number].add(product)
+    for number, found in moments.items():
+        statistics = convolutions[number].norms.of(stage, source.matrix.shape[1], found)
+        convolutions[number].statistics.append(statistics)
 
 
 def send_back_convolutions(
     source: Source, convolutions: Sequence[Convolution], gradients: Sequence[Tensor], wanted: Wanted
 ) -> None:
     """Send the source its share of the gradients (M, C) of the nodes; the convolutions get their own gradients."""
-    uppers = [_Upper(convolution, source.slabs, gradients[convolution.node]) for convolution in convolutions]
-    for number in range(len(source.slabs)):
-        for upper in uppers:
-            upper.add_sums(number)
-    for upper in uppers:
-        upper.convolution.weight_gradient = upper.sums.of_factor().sum()
+    scratch = Scratch()
+    bank = filter_bank(source.matrix.device, scratch)
+    descents = [_Descent(c, source.slabs, gradients[c.node], scratch) for c in convolutions]
+    for slab in range(len(source.slabs)):
+        for descent in descents:
+            descent.add_sums(slab)
+    for descent in descents:
+        descent.convolution.weight_gradient = descent.sums.of_factor().sum()
     if not (wanted.source or wanted.kernels):
         return
-    scratch = Scratch()
     for stage in reversed(range(_depth(convolutions))):
-        at_work = [upper for upper in uppers if upper.convolution.depth > stage]
-        for upper in at_work:
-            upper.descend()
-        for number, slab in enumerate(source.slabs):
-            state = _state(source, slab, stage, scratch)
-            total: Tensor | None = None
-            for upper in at_work:
-                below = upper.send_down(number, state, scratch, wanted)
-                total = below if total is None or below is None else total.add_(below)
-            if total is not None:
-                source.gradient[slab.rows] += torch.ops.aten.threshold_backward(total, as_matrix(state), 0)
+        for group in _groups(source, convolutions, stage):
+            _go_down(source, group, [descents[number] for number in group.numbers], bank, wanted)
 
 
-class _Upper:
-    """The backward pass of a convolution, from its last stage down: the gradients of what a stage has added.
+def _go_down(
+    source: Source, group: _Group, members: Sequence[_Descent], bank: FilterBank, wanted: Wanted
+) -> None:
+    """Compute the gradients of a stage of some convolutions that read the same."""
+    for member in members:
+        member.descend()
+    stage = members[0].stage
+    filters = [member.convolution.filter(stage) for member in members]
+    for slab, rows in enumerate(source.slabs):
+        found = bank.backward(
+            group.input(source, rows, members[0].convolution.dtype),
+            filters,
+            partial(_of_filtered, members, slab),
+            for_matrix=stage > 0 or wanted.source,
+            for_kernels=wanted.kernels,
+        )
+        for member, share in zip(members, found.kernels, strict=True):
+            if share is not None:
+                member.convolution.add_kernel_gradient(2 * stage, share)
+        if found.matrix is None:
+            continue
+        if stage == 0:
+            source.gradient[rows] += found.matrix
+        else:
+            members[0].take(slab, found.matrix)
+
+
+def _of_filtered(members: Sequence[_Descent], slab: int, index: int, filtered: Tensor | None) -> Tensor:
+    return members[index].of_filtered(slab, filtered)
+
+
+class _Descent:
+    """The backward pass of a convolution, from its last stage down.
 
     Parameters
     ----------
     convolution : Convolution
         Whose forward pass is done.
-    slabs : list of Slab
-        How all matrices are cut.
+    slabs : list of slice
+        How the rows of all matrices are cut.
     gradient : Tensor of shape (M, C)
         Of the node.
+    scratch : Scratch
+        Memory for what exists only while it is read.
     """
 
-    def __init__(self, convolution: Convolution, slabs: list[Slab], gradient: Tensor) -> None:
+    def __init__(self, convolution: Convolution, slabs: list[slice], gradient: Tensor, scratch: Scratch) -> None:
         self.convolution = convolution
         self.slabs = slabs
         self.stage = convolution.depth  # one above that at work
         self.sums = GradientSums()
+        self._scratch = scratch
         self._factor: Tensor | float = convolution.weight
-        self._next = [gradient[slab.rows] for slab in slabs]
+        self._next = [gradient[rows] for rows in slabs]
 
-    def add_sums(self, number: int) -> None:
+    def add_sums(self, slab: int) -> None:
         """Add a slab to the sums that the norm of the next stage needs."""
         product, statistics = self.convolution.products[self.stage - 1], self.convolution.statistics[self.stage - 1]
-        self.sums.add(self._next[number], product[self.slabs[number].rows], statistics)
+        self.sums.add(self._next[slab], product[self.slabs[slab]], statistics)
 
     def descend(self) -> None:
         """Go to the next stage, when all slabs of the one above are done."""
@@ -201,32 +234,21 @@ class _Upper:
         self._through = self.sums.through(self.convolution.statistics[self.stage], self._factor)
         self._factor, self.sums = 1.0, GradientSums()
 
-    def send_down(self, number: int, state: Tensor, scratch: Scratch, wanted: Wanted) -> Tensor | None:
-        """Go back through a slab of the stage; return the gradient of the rectified state, if this is the first."""
-        convolution, stage, rows = self.convolution, self.stage, self.slabs[number].rows
-        product = convolution.products[stage][rows]
-        of_product = self._through(self._gradients[number], product, out=scratch("of product", product))
-        of_filtered = torch.mm(of_product, convolution.pointwise(stage), out=scratch("of filtered", product))
-        of_filtered = as_image(of_filtered, state)
-        image = convolution.image(stage, state, rows, scratch)
-        if wanted.kernels:
-            convolution.add_kernel_gradients(stage, of_product, of_filtered, image)
-        if stage == 0:
-            return convolution.image_gradient(stage, of_filtered) if wanted.source else None
-        below = convolution.image_gradient(stage, of_filtered)
-        self._next.append(torch.ops.aten.threshold_backward(below, as_matrix(image), 0))
-        self.add_sums(number)
-        return None
+    def of_filtered(self, slab: int, filtered: Tensor | None) -> Tensor:
+        """Return the gradient (rows, C) of ``filtered``; it is given if the gradients of the kernels are wanted."""
+        convolution, stage = self.convolution, self.stage
+        product = convolution.products[stage][self.slabs[slab]]
+        gradient = self._gradients[slab]
+        of_product = self._through(gradient, product, out=self._scratch("of product", gradient)).to(product.dtype)
+        if filtered is not None:
+            convolution.add_kernel_gradient(2 * stage + 1, of_product.t() @ filtered)
+        return torch.mm(of_product, convolution.pointwise(stage), out=self._scratch("of filtered", of_product))
+
+    def take(self, slab: int, gradient: Tensor) -> None:
+        """Take the gradient of a slab of the next stage's normalised product."""
+        self._next.append(gradient)
+        self.add_sums(slab)
 
 
 def _depth(convolutions: Sequence[Convolution]) -> int:
     return max((convolution.depth for convolution in convolutions), default=0)
-
-
-def _state(source: Source, slab: Slab, stage: int, scratch: Scratch) -> Tensor:
-    """Return a slab (B, C, T, S) of the state; behind the ReLU that all share, if it is the first stage's."""
-    state = source.image[slab.images]
-    if stage > 0:
-        return state
-    matrix = source.matrix[slab.rows]
-    return as_image(torch.clamp_min(matrix, 0, out=scratch("state", matrix)), state)

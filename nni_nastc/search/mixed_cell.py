@@ -126,48 +126,49 @@ class MixedCell(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: CellPlan, weights: Tensor, first: Tensor, second: Tensor, *kernels: Tensor) -> Tensor:
         """Add up the nodes, source by source."""
-        channels = first.shape[1]
-        images = [_fill_up(x).contiguous(memory_format=torch.channels_last) for x in (first, second)]
-        filled = [_fill_up_kernel(kernel, channels) for kernel in kernels]
-        like, slabs = as_matrix(images[0]), slabs_of(images[0])
+        _, channels, steps, places = first.shape
+        matrices = [_whole_matrix(state, weights.dtype) for state in (first, second)]
+        filled = [_fill_up_kernel(kernel, channels).to(compute_dtype(first)) for kernel in kernels]
+        like, slabs = matrices[0], slabs_of(as_image(matrices[0], steps, places))
         nodes = [Node(torch.zeros_like(like), like.new_zeros(like.shape[1])) for _ in range(NUM_NODES)]
         statistics: dict[tuple[int, int], list[Statistics]] = {}
         products: dict[tuple[int, int], list[Tensor]] = {}
-        for index in range(_NUM_SOURCES):
-            if index >= NUM_INPUTS:
-                images.append(as_image(nodes[index - NUM_INPUTS].value(), images[0]))
-            source = Source(images[index], slabs)
-            for row, column, node, branch in plan.branches_of(index):
-                found = branch.forward(source, weights[row, column], nodes[node], plan.norms[row][column])
-                statistics[row, column] = [] if found is None else [found]
-            convolutions = plan.convolutions_of(index, weights, filled)
-            add_convolutions(source, list(convolutions.values()), nodes)
-            for key, convolution in convolutions.items():
-                statistics[key], products[key] = convolution.statistics, convolution.products
+        with torch.autocast(first.device.type, enabled=False):
+            for index in range(_NUM_SOURCES):
+                if index >= NUM_INPUTS:
+                    matrices.append(nodes[index - NUM_INPUTS].value())
+                source = Source(matrices[index], steps, places, slabs)
+                for row, column, node, branch in plan.branches_of(index):
+                    found = branch.forward(source, weights[row, column], nodes[node], plan.norms[row][column])
+                    statistics[row, column] = [] if found is None else [found]
+                convolutions = plan.convolutions_of(index, weights, filled)
+                add_convolutions(source, list(convolutions.values()), nodes)
+                for key, convolution in convolutions.items():
+                    statistics[key], products[key] = convolution.statistics, convolution.products
+            values = [*matrices[NUM_INPUTS:], nodes[-1].value()]
         ctx.plan, ctx.statistics, ctx.slabs = plan, statistics, slabs
         ctx.num_products = {key: len(kept) for key, kept in products.items()}
-        ctx.shapes = [kernel.shape for kernel in kernels]
+        ctx.shape, ctx.kernel_shapes = (channels, steps, places), [kernel.shape for kernel in kernels]
+        ctx.dtypes = [x.dtype for x in (first, second, *kernels)]
         kept = [product for of_one in products.values() for product in of_one]
-        ctx.save_for_backward(weights, *images, *kept, *filled)
-        values = [*images[NUM_INPUTS:], as_image(nodes[-1].value(), images[0])]
-        return torch.cat([value[:, :channels] for value in values], dim=1)
+        ctx.save_for_backward(weights, *matrices, *kept, *filled)
+        return torch.cat([as_image(value, steps, places)[:, :channels] for value in values], dim=1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """Go back source by source: all that a node sends on is there before its own edges are."""
         plan: CellPlan = ctx.plan
+        channels, steps, places = ctx.shape
         weights, *saved = ctx.saved_tensors
-        images, rest = saved[:_NUM_SOURCES], iter(saved[_NUM_SOURCES:])
+        matrices, rest = saved[:_NUM_SOURCES], iter(saved[_NUM_SOURCES:])
         products = {key: [next(rest) for _ in range(number)] for key, number in ctx.num_products.items()}
         kernels = list(rest)
-        parts = gradients[0].chunk(NUM_NODES, dim=1)
-        nodes = [as_matrix(_fill_up(part).contiguous(memory_format=torch.channels_last)) for part in parts]
-        channels = parts[0].shape[1]
+        nodes = [_whole_matrix(part, weights.dtype, copy=True) for part in gradients[0].chunk(NUM_NODES, dim=1)]
         inputs: list[Tensor | None] = [None, None]
         weight_gradients = torch.zeros_like(weights)
         kernel_gradients: dict[tuple[int, int], list[Tensor | None]] = {}
         for index in reversed(range(_NUM_SOURCES)):
-            source = Source(images[index], ctx.slabs)
+            source = Source(matrices[index], steps, places, ctx.slabs)
             for_source = index >= NUM_INPUTS or ctx.needs_input_grad[2 + index]
             for row, column, node, branch in plan.branches_of(index):
                 statistics = next(iter(ctx.statistics[row, column]), None)
@@ -185,19 +186,28 @@ class MixedCell(torch.autograd.Function):
             if index >= NUM_INPUTS:
                 nodes[index - NUM_INPUTS] += source.whole_gradient()
             elif for_source:
-                inputs[index] = as_image(source.whole_gradient(), images[index])[:, :channels]
+                inputs[index] = as_image(source.whole_gradient(), steps, places)[:, :channels]
         flat = [gradient for key in sorted(kernel_gradients) for gradient in kernel_gradients[key]]
-        cut = [g if g is None else g[: shape[0], : shape[1]] for g, shape in zip(flat, ctx.shapes, strict=True)]
-        return None, weight_gradients, *inputs, *cut
+        cut = [g if g is None else g[: shape[0], : shape[1]] for g, shape in zip(flat, ctx.kernel_shapes, strict=True)]
+        typed = [g if g is None else g.to(dtype) for g, dtype in zip([*inputs, *cut], ctx.dtypes, strict=True)]
+        return None, weight_gradients, *typed
 
 
-def _fill_up(image: Tensor) -> Tensor:
-    """Add channels of zeros to (B, C, T, S), up to a multiple of :data:`ALIGNMENT`."""
-    return F.pad(image, (0, 0, 0, 0, 0, -image.shape[1] % ALIGNMENT))
+def _whole_matrix(image: Tensor, dtype: torch.dtype, *, copy: bool = False) -> Tensor:
+    """Return (B, C, T, S) as (M, C), filled up, in its own memory if ``copy`` is true."""
+    filled = F.pad(image.to(dtype), (0, 0, 0, 0, 0, -image.shape[1] % ALIGNMENT))
+    whole = filled.contiguous(memory_format=torch.channels_last)
+    return as_matrix(whole.clone() if copy and whole.data_ptr() == image.data_ptr() else whole)
+
+
+def compute_dtype(state: Tensor) -> torch.dtype:
+    """Return in which precision convolutions of a state are computed: its own, or that of the autocast around."""
+    kind = state.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state.dtype
 
 
 def _fill_up_kernel(kernel: Tensor, channels: int) -> Tensor:
-    """Do the same to a depthwise (C, 1, k, 1) or pointwise (C, C, 1, 1) kernel."""
+    """Fill up a depthwise (C, 1, k, 1) or pointwise (C, C, 1, 1) kernel."""
     missing = -channels % ALIGNMENT
     is_pointwise = kernel.shape[2] == 1
     return F.pad(kernel, (0, 0, 0, 0, 0, missing if is_pointwise else 0, 0, missing))

@@ -52,9 +52,10 @@ class GradientSums:
 
     def add(self, gradient: Tensor, z: Tensor, statistics: Statistics) -> None:
         """Add a slab (rows, C) of G and of z."""
+        upper, image = _as_image(gradient.to(z.dtype)), _as_image(z)
         mean, scale = statistics.mean, statistics.scale
         _, along, total = torch.ops.aten.native_batch_norm_backward(
-            _as_image(gradient), _as_image(z), scale, None, None, mean, scale, True, 0.0, [False, True, True]
+            upper, image, scale, None, None, mean, scale, True, 0.0, [False, True, True]
         )
         self._found.append((along, total))
         self._rows += len(z)

@@ -1,7 +1,7 @@
 """The states of a supernet cell: where edges start, and where they end.
 
 Matrices are (M, C) with M = B x T x S, a row a place and time. Images are the same memory as (B, C, T, S), channels
-last. A slab is the part of both that belongs to some of the images.
+last. A slab is the rows of some of the images.
 """
 
 from __future__ import annotations
@@ -24,27 +24,32 @@ def as_matrix(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
 
 
-def as_image(matrix: Tensor, like: Tensor) -> Tensor:
-    """View (M, C) as (B, C, T, S), channels last, of the size of ``like``."""
-    batch, _, steps, places = like.shape
-    return matrix.view(batch, steps, places, -1).permute(0, 3, 1, 2)
+def as_image(matrix: Tensor, steps: int, places: int) -> Tensor:
+    """View (M, C) as (B, C, T, S), channels last."""
+    return matrix.view(-1, steps, places, matrix.shape[1]).permute(0, 3, 1, 2)
 
 
-@dataclass(frozen=True)
-class Slab:
-    """Some of the images, and their rows of the matrix."""
+class Scratch:
+    """Memory that is used again and again, and so stays in the processor's cache."""
 
-    images: slice
-    rows: slice
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Return memory of the size of ``like`` (rows, C); it holds what was left there."""
+        dtype = dtype or like.dtype
+        kept = self._buffers.get(name)
+        if kept is None or len(kept) < len(like) or kept.dtype != dtype:
+            kept = self._buffers[name] = torch.empty_like(like, dtype=dtype)
+        return kept[: len(like)]
 
 
-def slabs_of(image: Tensor) -> list[Slab]:
-    """Cut (B, C, T, S) into slabs: of :data:`SLAB_BYTES` on a CPU, one elsewhere."""
+def slabs_of(image: Tensor) -> list[slice]:
+    """Cut the rows of (B, C, T, S) into slabs of whole images: of :data:`SLAB_BYTES` on a CPU, one elsewhere."""
     batch, channels, steps, places = image.shape
     rows = steps * places
     size = batch if image.device.type != "cpu" else max(1, SLAB_BYTES // (rows * channels * image.element_size()))
-    bounds = [(first, min(first + size, batch)) for first in range(0, batch, size)]
-    return [Slab(slice(first, last), slice(first * rows, last * rows)) for first, last in bounds]
+    return [slice(first * rows, min(first + size, batch) * rows) for first in range(0, batch, size)]
 
 
 class Source:
@@ -52,21 +57,20 @@ class Source:
 
     Parameters
     ----------
-    image : Tensor of shape (B, C, T, S)
-        The state, channels last.
-    slabs : list of Slab
-        How it is cut.
+    matrix : Tensor of shape (M, C)
+        The state.
+    steps, places : int
+        T and S.
+    slabs : list of slice
+        How the rows are cut.
     """
 
-    def __init__(self, image: Tensor, slabs: list[Slab]) -> None:
-        self.image = image
+    def __init__(self, matrix: Tensor, steps: int, places: int, slabs: list[slice]) -> None:
+        self.matrix = matrix
+        self.steps = steps
+        self.places = places
         self.slabs = slabs
         self._pools: dict[str, Pooled] = {}
-
-    @cached_property
-    def matrix(self) -> Tensor:
-        """The state (M, C)."""
-        return as_matrix(self.image)
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -76,7 +80,7 @@ class Source:
     def pooled(self, kind: str) -> Pooled:
         """Return the state behind a pool of two steps."""
         if kind not in self._pools:
-            self._pools[kind] = Pooled(kind, self.image)
+            self._pools[kind] = Pooled(kind, self.matrix, self.steps, self.places)
         return self._pools[kind]
 
     def whole_gradient(self) -> Tensor:
@@ -89,11 +93,11 @@ class Source:
 class Pooled:
     """A state behind a pool of two steps that repeats the first one, and the gradients of it."""
 
-    def __init__(self, kind: str, image: Tensor) -> None:
+    def __init__(self, kind: str, matrix: Tensor, steps: int, places: int) -> None:
         self.kind = kind
-        batch, channels, steps, places = image.shape
-        self._steps = (batch, steps, places * channels)
-        self._state = as_matrix(image).view(self._steps)
+        channels = matrix.shape[1]
+        self._steps = (-1, steps, places * channels)
+        self._state = matrix.view(self._steps)
         self._gradient: Tensor | None = None
         before, now = self._state[:, :-1], self._state[:, 1:]
         pooled = self._state.clone()

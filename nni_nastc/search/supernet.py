@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nni_nastc.errors import GenotypeError
 from nni_nastc.genotype import EDGES, NUM_INPUTS, OPS_PER_NODE, Genotype
-from nni_nastc.search.mixed_cell import MixedCell, plan_cell
+from nni_nastc.search.mixed_cell import MixedCell, compute_dtype, plan_cell
 
 
 def derive(alphas: Tensor, operations: Sequence[str]) -> Genotype:
@@ -78,8 +78,8 @@ class TempDartsCell(DifferentiableMixedCell):
         rows = [list(edge.values()) for edges in self.ops for edge in edges]
         plan = plan_cell(rows, training=self.training)
         kernels = [kernel for row in rows for module in row for kernel in module.parameters()]
-        # Moments in half precision are too coarse, and those of several processes are not one process's to fold.
-        if plan is None or states[0].dtype != weights.dtype:
+        # The gradients through norms would leave the range of float16.
+        if plan is None or compute_dtype(states[0]) == torch.float16:
             return self._add_up(states, weights)
         return MixedCell.apply(plan, weights, *states, *kernels)
 

@@ -1,0 +1,127 @@
+"""The depthwise convolutions over T of some operations that read the same matrix, and the gradients of these.
+
+All read ``relu(x * scale + shift)``, the state behind its ReLU or a stage behind batch norm and ReLU, which exists only
+while it is read. Matrices are (M, C), M = B x T x S, a row a place and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nni_nastc.nn import depthwise
+from nni_nastc.search.norms import Statistics
+from nni_nastc.search.states import Scratch, as_image, as_matrix
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A depthwise kernel (C, 1, k, 1), k odd, and its dilation."""
+
+    kernel: Tensor
+    dilation: int
+
+
+@dataclass(frozen=True)
+class Input:
+    """What filters read: ``relu(matrix)``, or the same of the normalised matrix.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (M, C)
+        x.
+    statistics : Statistics or None
+        By which it is normalised.
+    steps, places : int
+        T and S.
+    dtype : torch.dtype
+        Of what is computed from it.
+    """
+
+    matrix: Tensor
+    statistics: Statistics | None
+    steps: int
+    places: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of the input's matrix behind its norm (M, C), and of each kernel; None for what is not wanted."""
+
+    matrix: Tensor | None
+    kernels: list[Tensor | None]
+
+
+Upper = Callable[[int, "Tensor | None"], Tensor]
+"""Number of a filter, and what it makes of the input (M, C) if the kernels' gradients are wanted -> the gradient (M, C)
+of that."""
+
+
+class FilterBank(Protocol):
+    """A way to compute filters."""
+
+    def forward(self, given: Input, filters: Sequence[Filter]) -> Iterable[Tensor]:
+        """Return what each filter makes of the input, (M, C)."""
+
+    def backward(
+        self, given: Input, filters: Sequence[Filter], upper: Upper, *, for_matrix: bool, for_kernels: bool
+    ) -> Gradients:
+        """Return the gradients, where ``upper`` tells those of what the filters make of the input."""
+
+
+class LibraryFilters:
+    """Filters one by one, with PyTorch's convolutions.
+
+    Parameters
+    ----------
+    scratch : Scratch
+        Memory for what exists only while it is read.
+    """
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+
+    def forward(self, given: Input, filters: Sequence[Filter]) -> Iterator[Tensor]:
+        """Yield what each filter makes of the input, (M, C)."""
+        image = self._image(given)
+        for each in filters:
+            yield as_matrix(depthwise.convolve(image, each.kernel, dilation=each.dilation))
+
+    def backward(
+        self, given: Input, filters: Sequence[Filter], upper: Upper, *, for_matrix: bool, for_kernels: bool
+    ) -> Gradients:
+        """Return the gradients, where ``upper`` tells those of what the filters make of the input, one by one."""
+        image = self._image(given)
+        total: Tensor | None = None
+        kernels: list[Tensor | None] = [None] * len(filters)
+        for number, each in enumerate(filters):
+            kernel, dilation = each.kernel, each.dilation
+            filtered = as_matrix(depthwise.convolve(image, kernel, dilation=dilation)) if for_kernels else None
+            gradient = as_image(upper(number, filtered), given.steps, given.places)
+            if for_kernels:
+                kernels[number] = depthwise.kernel_gradient(gradient, image, kernel, dilation=dilation)
+            if for_matrix:
+                below = as_matrix(depthwise.input_gradient(gradient, kernel, dilation=dilation))
+                total = below if total is None else total.add_(below)
+        if total is not None:
+            total = torch.ops.aten.threshold_backward(total, as_matrix(image), 0)
+        return Gradients(total, kernels)
+
+    def _image(self, given: Input) -> Tensor:
+        """Return what the filters read, (B, C, T, S)."""
+        matrix, statistics = given.matrix, given.statistics
+        if statistics is None:
+            read = torch.clamp_min(matrix, 0, out=self._scratch("state", matrix))
+        else:
+            read = statistics.normalise(matrix, out=self._scratch("hidden", matrix)).relu_()
+        return as_image(read.to(given.dtype), given.steps, given.places)
+
+
+def filter_bank(device: torch.device, scratch: Scratch) -> FilterBank:
+    """Return the way that is used on a device."""
+    return LibraryFilters(scratch)
