@@ -52,7 +52,7 @@ setup(
         # pytest-xdist's groups of tests are without effect in pytest 9.
         "dev": [
             *RL, "build", "h5py>=3.8", "mypy", "pytest>=8,<9", "pytest-timeout", "pytest-xdist>=3.5", "ruff",
-            "scikit-learn", "types-PyYAML",
+            "scikit-learn", "triton>=3.2", "types-PyYAML",
         ],
     },
     entry_points={"console_scripts": ["nastc = nni_nastc.cli.main:main"]},

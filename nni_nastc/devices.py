@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -100,3 +103,22 @@ def local_device(accelerator: str) -> torch.device:
     if accelerator == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))
+
+
+def timed(function: Callable[[], Any], device: torch.device) -> Callable[[], float]:
+    """Return what calls a function and tells how many seconds it took, the device's work included."""
+
+    def measure() -> float:
+        synchronise(device)
+        start = time.perf_counter()
+        function()
+        synchronise(device)
+        return time.perf_counter() - start
+
+    return measure
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

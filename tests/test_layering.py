@@ -54,6 +54,7 @@ FENCES = {
     "onnxruntime": ("export",),
     "onnx": ("export",),
     "rich": ("cli",),
+    "triton": ("search.triton_filters", "search.triton_kernels"),
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

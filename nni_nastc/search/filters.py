@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib.util import find_spec
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from nni_nastc.devices import timed
 from nni_nastc.nn import depthwise
 from nni_nastc.search.norms import Statistics
 from nni_nastc.search.states import Scratch, as_image, as_matrix
@@ -122,6 +124,61 @@ class LibraryFilters:
         return as_image(read.to(given.dtype), given.steps, given.places)
 
 
+class FasterFilters:
+    """Whichever of several ways was the fastest when filters and an input of their sizes first came (our choice).
+
+    Parameters
+    ----------
+    banks : sequence of FilterBank
+        To choose from.
+    """
+
+    _chosen: ClassVar[dict[Any, str]] = {}
+
+    def __init__(self, banks: Sequence[FilterBank]) -> None:
+        self._banks = {type(bank).__name__: bank for bank in banks}
+
+    def forward(self, given: Input, filters: Sequence[Filter]) -> Iterable[Tensor]:
+        """Return what each filter makes of the input, (M, C)."""
+        return self._bank(given, filters).forward(given, filters)
+
+    def backward(
+        self, given: Input, filters: Sequence[Filter], upper: Upper, *, for_matrix: bool, for_kernels: bool
+    ) -> Gradients:
+        """Return the gradients, where ``upper`` tells those of what the filters make of the input."""
+        bank = self._bank(given, filters)
+        return bank.backward(given, filters, upper, for_matrix=for_matrix, for_kernels=for_kernels)
+
+    def _bank(self, given: Input, filters: Sequence[Filter]) -> FilterBank:
+        kinds = tuple((each.kernel.shape[2], each.dilation) for each in filters)
+        size = (given.matrix.shape, given.matrix.device, given.dtype, given.steps, given.statistics is None, kinds)
+        if size not in self._chosen:
+            seconds = {name: filter_seconds(bank, given, filters) for name, bank in self._banks.items()}
+            self._chosen[size] = min(seconds, key=lambda name: seconds[name])
+        return self._banks[self._chosen[size]]
+
+
+def filter_seconds(bank: FilterBank, given: Input, filters: Sequence[Filter], repeats: int = 3) -> float:
+    """Measure a pass forward and one back, after one to warm up; the best of some."""
+    gradient = given.matrix.to(given.dtype)
+
+    def work() -> None:
+        for _ in bank.forward(given, filters):
+            pass
+        bank.backward(given, filters, lambda number, filtered: gradient, for_matrix=True, for_kernels=True)
+
+    work()
+    return min(timed(work, given.matrix.device)() for _ in range(repeats))
+
+
 def filter_bank(device: torch.device, scratch: Scratch) -> FilterBank:
-    """Return the way that is used on a device."""
-    return LibraryFilters(scratch)
+    """Return the way that is used on a device: on a GPU the faster one, by a measurement, of PyTorch's and Triton's.
+
+    In deterministic mode it is PyTorch's, so that no measurement decides on the rounding.
+    """
+    library = LibraryFilters(scratch)
+    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled() or find_spec("triton") is None:
+        return library
+    from nni_nastc.search.triton_filters import TritonFilters
+
+    return FasterFilters([library, TritonFilters()])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from nni_nastc.devices import synchronise
 
 
 def summary(seconds: list[float]) -> dict[str, Any]:
@@ -48,25 +49,6 @@ def in_turns(
             if turn:
                 times[name].append(seconds)
     return times
-
-
-def timed(function: Callable[[], Any], device: torch.device) -> Callable[[], float]:
-    """Return what calls a function and tells how many seconds it took, the device's work included."""
-
-    def measure() -> float:
-        synchronise(device)
-        start = time.perf_counter()
-        function()
-        synchronise(device)
-        return time.perf_counter() - start
-
-    return measure
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until a device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_memory(function: Callable[[], Any], device: torch.device) -> int:

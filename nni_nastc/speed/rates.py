@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nni_nastc.speed.measure import timed
+from nni_nastc.devices import timed
 
 PRODUCT_SIZE = 2048
 COPY_BYTES = 256 * 2**20

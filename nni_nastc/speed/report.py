@@ -14,7 +14,7 @@ from torch import nn
 
 from nni_nastc.bench.parameters import PUBLISHED_SIZE
 from nni_nastc.bench.tables import Column, markdown, write_table
-from nni_nastc.devices import choose_device
+from nni_nastc.devices import choose_device, timed
 from nni_nastc.errors import ConfigError
 from nni_nastc.features.i3d import I3D, ConvUnit
 from nni_nastc.files import make_folder, write_json
@@ -22,7 +22,7 @@ from nni_nastc.models import NetworkSpec, build_model
 from nni_nastc.nn.network import check_timesteps
 from nni_nastc.runs import environment
 from nni_nastc.speed.counting import count
-from nni_nastc.speed.measure import in_turns, summary, timed
+from nni_nastc.speed.measure import in_turns, summary
 from nni_nastc.speed.rates import machine_rates
 from nni_nastc.speed.search_step import STEPS, StepSize, step_memory
 

@@ -21,12 +21,12 @@ from nni.nas.strategy import DARTS
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from nni_nastc.devices import choose_device
+from nni_nastc.devices import choose_device, synchronise
 from nni_nastc.evaluation.module import RecognitionModule
 from nni_nastc.evaluation.scoring import loss_of
 from nni_nastc.search.temp_darts import TempDARTS
 from nni_nastc.space.network import NasTCSpace
-from nni_nastc.speed.measure import peak_memory, synchronise
+from nni_nastc.speed.measure import peak_memory
 from nni_nastc.speed.stock import PublishedSupernet, StockSpace
 
 TASK = "multi-label"
