@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from nni_nastc.acceleration import compile_network
 from nni_nastc.bundle import MODEL_FILE, Bundle, save_bundle
 from nni_nastc.config import TrainConfig, TrainOptimizerConfig
 from nni_nastc.data.annotations import VideoRecord
@@ -125,6 +126,8 @@ def _fit(
     """Train the model with Lightning."""
     module = RecognitionModule(history.task, lambda parameters: _optimizer(parameters, config.optimizer, config.epochs))
     module.set_model(model)
+    if config.trainer.compile:
+        compile_network(model, local_device(config.trainer.accelerator))
     trainer = pl.Trainer(
         **trainer_arguments(config, history, callbacks), gradient_clip_val=config.optimizer.gradient_clip
     )

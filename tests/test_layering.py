@@ -18,6 +18,7 @@ LEVELS = {
     "genotype": 2,
     "devices": 2,
     "distributed": 1,
+    "acceleration": 2,
     "session": 3,
     "features.superframes": 2,
     "evaluation.metrics": 2,

@@ -7,7 +7,9 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
+from nni_nastc.acceleration import usable_precision
 from nni_nastc.config import SearchConfig, TrainConfig
+from nni_nastc.devices import local_device
 from nni_nastc.evaluation.history import EpochHistory, EpochSeed, SaveState
 
 
@@ -30,8 +32,10 @@ def trainer_arguments(
         "accelerator": config.trainer.accelerator,
         "devices": config.trainer.devices,
         "num_nodes": config.trainer.num_nodes,
-        "precision": config.trainer.precision,
+        "precision": usable_precision(config.trainer.precision, local_device(config.trainer.accelerator)),
         "sync_batchnorm": config.trainer.sync_batchnorm,
+        # Of an operation without a repeatable kernel PyTorch warns.
+        "deterministic": "warn" if config.trainer.deterministic else None,
         "callbacks": [EpochSeed(config.seed), history, *callbacks, SaveState(config.output)],
         "logger": False,
         "enable_progress_bar": False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ from nni_nastc.search.judging import draw_cells, judge, write_samples
 from nni_nastc.search.paths import PathModule, refresh_statistics
 from nni_nastc.search.random_one_shot import SampledModule
 from nni_nastc.search.task import SearchTask
+
+_logger = logging.getLogger(__name__)
 
 CALIBRATION_VIDEOS = 256
 """Videos of the weights' half whose features give batch norm's statistics of one path (our choice)."""
@@ -92,6 +95,8 @@ def _fit(task: SearchTask, history: EpochHistory, callbacks: Sequence[Callback])
     if is_distributed(config.trainer):
         # The alpha step leaves the weights without gradients, the weight step the alphas.
         arguments["strategy"] = "ddp_find_unused_parameters_true"
+    if config.trainer.compile:
+        _logger.warning("trainer.compile is true, but the passes of a supernet are written out; searching without it")
     trainer = Trainer(**arguments)
     strategy.mutate_model(task.space)
     with history.resuming() as resumed:
