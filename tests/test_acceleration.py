@@ -43,8 +43,9 @@ def test_without_a_compiler_the_network_stays_as_it_is(monkeypatch, caplog):
     assert not compile_network(network, CPU)
     assert network._compiled_call_impl is None
     (record,) = caplog.records
+    reason = "No working C++ compiler found"
     assert record.getMessage() == (
-        "trainer.compile is true, but torch.compile does not work here (No working C++ compiler found); going on without"
+        f"trainer.compile is true, but torch.compile does not work here ({reason}); going on without"
     )
 
 

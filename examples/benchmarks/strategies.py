@@ -17,11 +17,14 @@ import sys
 import time
 from pathlib import Path
 
+from nni.nas.strategy import DARTS, RandomOneShot
+
 from nni_nastc import Genotype
 from nni_nastc.search.strategies import STRATEGIES
 
 CONFIG = Path(__file__).parents[1] / "own_videos" / "search.yaml"
-EPOCHS, TRIALS = 12, 8
+ONE_SHOT = {"epochs": 12}
+BY_TRIALS = {"trials.epochs": 12, "trials.max_trials": 8, "trials.concurrency": 2}
 
 
 def search(name: str, demo: Path) -> float:
@@ -35,10 +38,7 @@ def search(name: str, demo: Path) -> float:
         "data.annotations": demo / "annotations.json",
         "data.timesteps": 16,
         "strategy": f"{{name: {name}}}",
-        "epochs": EPOCHS,
-        "trials.epochs": EPOCHS,
-        "trials.max_trials": TRIALS,
-        "trials.concurrency": 2,
+        **(ONE_SHOT if issubclass(STRATEGIES[name], (DARTS, RandomOneShot)) else BY_TRIALS),
     }
     command = [sys.executable, "-m", "nni_nastc", "search", CONFIG, *(f"{k}={v}" for k, v in overrides.items())]
     start = time.perf_counter()
