@@ -7,6 +7,8 @@ import logging
 import torch
 from torch import nn
 
+from nni_nastc.devices import hardware_name, has_bfloat16
+
 _logger = logging.getLogger(__name__)
 
 
@@ -20,9 +22,10 @@ def usable_precision(precision: str, device: torch.device) -> str:
     device : torch.device
         Where the network trains.
     """
-    if precision == "bf16-mixed" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
-        name = torch.cuda.get_device_name(device)
-        _logger.warning("trainer.precision is bf16-mixed, which %s does not have; training with 32-true", name)
+    if precision == "bf16-mixed" and not has_bfloat16(device):
+        _logger.warning(
+            "trainer.precision is bf16-mixed, which %s does not have; training with 32-true", hardware_name(device)
+        )
         return "32-true"
     return precision
 

@@ -15,22 +15,21 @@ from tests.toy import ToySet
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_cpu_has_both_precisions(precision, caplog):
-    assert usable_precision(precision, CPU) == precision
-    assert not caplog.records
+GPU = torch.device("cuda", 0)
 
 
-def test_a_gpu_without_bfloat16_takes_full_precision(monkeypatch, caplog):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+@pytest.mark.parametrize("device", [CPU, GPU])
+@pytest.mark.parametrize("there", [True, False])
+def test_bfloat16_where_the_hardware_has_it(device, there, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: there)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: there)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "An Old GPU")
-    gpu = torch.device("cuda", 0)
-    assert usable_precision("32-true", gpu) == "32-true"
+    assert usable_precision("32-true", device) == "32-true"
     assert not caplog.records
-    assert usable_precision("bf16-mixed", gpu) == "32-true"
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "trainer.precision is bf16-mixed, which An Old GPU does not have; training with 32-true"
+    assert usable_precision("bf16-mixed", device) == ("bf16-mixed" if there else "32-true")
+    name = "this CPU" if device is CPU else "An Old GPU"
+    assert [record.getMessage() for record in caplog.records] == (
+        [] if there else [f"trainer.precision is bf16-mixed, which {name} does not have; training with 32-true"]
     )
 
 

@@ -10,6 +10,8 @@ from nni_nastc.errors import ConfigError
 from nni_nastc.features.backbone import Backbone
 from nni_nastc.features.manifest import StoreSettings
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class ExtractionSettings:
@@ -27,6 +29,8 @@ class ExtractionSettings:
         Frames a second of videos that are folders of images; the others tell it themselves.
     batch_size : int
         Superframes that the network is given at a time.
+    precision : "float32" or "bfloat16"
+        That the network computes with; "bfloat16" is faster on a GPU, and the features differ a little.
     device : str
         "auto" (the first GPU, if there is one), "cpu", "cuda", "cuda:1", ...
 
@@ -42,9 +46,12 @@ class ExtractionSettings:
     pool: int | None = None
     fps: float | None = None
     batch_size: int = 8
+    precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}: given {self.precision!r}")
         for name in ("windows", "pool", "batch_size"):
             value = getattr(self, name)
             if value is not None and value != "all" and (not isinstance(value, int) or value < 1):
@@ -61,7 +68,15 @@ class ExtractionSettings:
         cls, stored: StoreSettings, *, fps: float | None = None, device: str = "auto"
     ) -> ExtractionSettings:
         """Return the settings that make features like those of a store."""
-        return cls(stored.short_side, stored.crop, stored.windows, stored.pool, fps=fps, device=device)
+        return cls(
+            stored.short_side,
+            stored.crop,
+            stored.windows,
+            stored.pool,
+            fps=fps,
+            precision=stored.precision,
+            device=device,
+        )
 
     def stored(self, backbone: Backbone) -> StoreSettings:
         """Return what a store says of features that a backbone makes with these settings."""
@@ -74,4 +89,5 @@ class ExtractionSettings:
             crop=self.crop,
             windows=self.windows,
             pool=self.pool,
+            precision=self.precision,
         )

@@ -59,6 +59,9 @@ class ExtractionReport:
         That were extracted.
     seconds : float
         That it took.
+    deviation : float or None
+        How far bfloat16 features are from float32 ones, by the first batch of each process: the norm of the difference
+        over the norm, the largest of all. None in float32, or if nothing was extracted.
     """
 
     done: tuple[str, ...]
@@ -67,6 +70,7 @@ class ExtractionReport:
     failed: Mapping[str, str]
     superframes: int
     seconds: float
+    deviation: float | None = None
 
 
 def extract_video(
@@ -139,7 +143,7 @@ def extract(
     backbone : Backbone
         From :func:`nni_nastc.features.backbones.load_backbone`. It is set to evaluation mode.
     settings : ExtractionSettings, optional
-        Sizes, windows, pooling, batches, and the device.
+        Sizes, windows, pooling, batches, precision, and the device.
     progress : callable, optional
         Is told how far it is, after every video that was looked at, every batch and every video.
 
@@ -282,7 +286,8 @@ class ExtractionJob:
             self.save()
         except DiskError as problem:
             self._full_disk = problem
-        parts = gather((self._done, self._failed, self._tracker.now.superframes_extracted, self._full_disk))
+        superframes = self._tracker.now.superframes_extracted
+        parts = gather((self._done, self._failed, superframes, self._extractor.deviation, self._full_disk))
         for *_, full_disk in parts:
             if full_disk is not None:
                 raise full_disk
@@ -293,8 +298,9 @@ class ExtractionJob:
             skipped=self._plan.skipped,
             replaced=tuple(name for name in self._plan.replaced if name in done),
             failed=dict(sorted({**self._plan.failed, **failed}.items())),
-            superframes=sum(superframes for _, _, superframes, _ in parts),
+            superframes=sum(superframes for _, _, superframes, _, _ in parts),
             seconds=time.perf_counter() - self._started,
+            deviation=max((deviation for *_, deviation, _ in parts if deviation is not None), default=None),
         )
 
 

@@ -49,6 +49,8 @@ class StoreSettings:
         All non-overlapping windows of a video, or that many, evenly spaced.
     pool : int or None
         H and W are averaged to this size; None keeps them.
+    precision : str
+        That the backbone computed with: "float32" or "bfloat16".
     """
 
     weights: str
@@ -61,6 +63,7 @@ class StoreSettings:
     superframe_length: int = SUPERFRAME_LENGTH
     windows: Literal["all"] | int = "all"
     pool: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @classmethod
     def from_dict(cls, value: Any) -> StoreSettings:

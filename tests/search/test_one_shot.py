@@ -73,7 +73,8 @@ def test_stopped_search_resumes_to_the_same_end(toy: ToySet, tmp_path, name):
 
 @pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", list(STRATEGIES))
-def test_mixed_precision(toy: ToySet, tmp_path, name):
+def test_mixed_precision(toy: ToySet, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("nni_nastc.acceleration.has_bfloat16", lambda device: True)
     trainer = {"accelerator": "cpu", "precision": "bf16-mixed"}
     run_search(toy.search(tmp_path / "run", strategy=strategy_of(name), trainer=trainer))
     assert len(history_of(tmp_path / "run")["epochs"]) == 2
