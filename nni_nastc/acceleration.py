@@ -45,14 +45,20 @@ def compile_network(network: nn.Module, device: torch.device) -> bool:
     bool
         False where compiling does not work, for want of a compiler for instance; the network stays as it is.
     """
-    try:
-        torch.compile(_probe)(torch.ones(8, device=device))
-    except (RuntimeError, OSError, ImportError) as problem:
-        reason = next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+    if reason := compiler_problem(device):
         _logger.warning("trainer.compile is true, but torch.compile does not work here (%s); going on without", reason)
         return False
     network.compile()
     return True
+
+
+def compiler_problem(device: torch.device) -> str:
+    """Return why ``torch.compile`` does not work for a device; nothing if it does."""
+    try:
+        torch.compile(_probe)(torch.ones(8, device=device))
+    except (RuntimeError, OSError, ImportError) as problem:
+        return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+    return ""
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

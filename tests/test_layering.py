@@ -18,7 +18,7 @@ LEVELS = {
     "genotype": 2,
     "devices": 2,
     "distributed": 1,
-    "acceleration": 2,
+    "acceleration": 3,
     "session": 3,
     "features.superframes": 2,
     "evaluation.metrics": 2,

@@ -65,13 +65,16 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activations; each dimension shrinks to ceil(size / stride)."""
+        return F.relu(self.bn(self.convolve(x)), inplace=True)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Return what comes before the batch norm, or before the ReLU once that is folded."""
         kernel, stride = self.conv.kernel_size, self.conv.stride
         padding = [same_padding(*dimension) for dimension in zip(x.shape[2:], kernel, stride, strict=True)]
         # The convolution pads both ends by itself; only a longer far end costs a copy.
         if any(after > before for before, after in padding):
             x = F.pad(x, [cells for before, after in reversed(padding) for cells in (0, after - before)])
-        x = _convolve(x, self.conv.weight, self.conv.bias, stride, [before for before, _ in padding])
-        return F.relu(self.bn(x), inplace=True)
+        return _convolve(x, self.conv.weight, self.conv.bias, stride, [before for before, _ in padding])
 
     def fold(self) -> None:
         """Fold the batch norm, with its running statistics, into the convolution."""

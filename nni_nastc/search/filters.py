@@ -133,7 +133,8 @@ class FasterFilters:
         To choose from.
     """
 
-    _chosen: ClassVar[dict[Any, str]] = {}
+    measured: ClassVar[dict[Any, dict[str, float]]] = {}
+    """Sizes of filters and input -> name of a way -> its seconds, forward and back."""
 
     def __init__(self, banks: Sequence[FilterBank]) -> None:
         self._banks = {type(bank).__name__: bank for bank in banks}
@@ -152,10 +153,23 @@ class FasterFilters:
     def _bank(self, given: Input, filters: Sequence[Filter]) -> FilterBank:
         kinds = tuple((each.kernel.shape[2], each.dilation) for each in filters)
         size = (given.matrix.shape, given.matrix.device, given.dtype, given.steps, given.statistics is None, kinds)
-        if size not in self._chosen:
-            seconds = {name: filter_seconds(bank, given, filters) for name, bank in self._banks.items()}
-            self._chosen[size] = min(seconds, key=lambda name: seconds[name])
-        return self._banks[self._chosen[size]]
+        if size not in self.measured:
+            self.measured[size] = {name: filter_seconds(bank, given, filters) for name, bank in self._banks.items()}
+        return self._banks[min(self._banks, key=lambda name: self.measured[size][name])]
+
+
+def measured_filters() -> list[dict[str, Any]]:
+    """Return what was measured in this process to choose the faster ways, as JSON values; empty without a GPU."""
+    return [
+        {
+            "rows": shape[0],
+            "channels": shape[1],
+            "dtype": str(dtype),
+            "kernels_and_dilations": kinds,
+            "seconds": seconds,
+        }
+        for (shape, _, dtype, *_, kinds), seconds in FasterFilters.measured.items()
+    ]
 
 
 def filter_seconds(bank: FilterBank, given: Input, filters: Sequence[Filter], repeats: int = 3) -> float:

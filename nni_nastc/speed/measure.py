@@ -11,6 +11,9 @@ import torch
 
 from nni_nastc.devices import synchronise
 
+Progress = Callable[[str], None]
+"""Is told what comes next."""
+
 
 def summary(seconds: list[float]) -> dict[str, Any]:
     """Return median, smallest and largest of some times."""
@@ -23,7 +26,7 @@ def summary(seconds: list[float]) -> dict[str, Any]:
 
 
 def in_turns(
-    timed: Mapping[str, Callable[[], float]], repeats: int, progress: Callable[[str], None]
+    timed: Mapping[str, Callable[[], float]], repeats: int, progress: Progress
 ) -> dict[str, list[float]]:
     """Call each of ``timed`` in turn, once to warm up and ``repeats`` times to measure.
 
@@ -49,6 +52,38 @@ def in_turns(
             if turn:
                 times[name].append(seconds)
     return times
+
+
+def compare(
+    timed: Mapping[str, Callable[[], float]], repeats: int, progress: Progress, per: int = 1
+) -> dict[str, Any]:
+    """Measure in turns, and compare with ``ours``.
+
+    Parameters
+    ----------
+    timed, repeats, progress
+        See :func:`in_turns`; one of ``timed`` is called "ours".
+    per : int
+        Times are of one of so many.
+
+    Returns
+    -------
+    dict
+        Name -> summary; and ``ratios``, name -> by how much it takes longer than ours: median, smallest and largest.
+    """
+    times = in_turns(timed, repeats, progress)
+    ratios = {
+        name: sorted(theirs / ours for theirs, ours in zip(seconds, times["ours"], strict=True))
+        for name, seconds in times.items()
+        if name != "ours"
+    }
+    return {
+        **{name: summary([s / per for s in seconds]) for name, seconds in times.items()},
+        "ratios": {
+            name: {"median": statistics.median(values), "min": values[0], "max": values[-1]}
+            for name, values in ratios.items()
+        },
+    }
 
 
 def peak_memory(function: Callable[[], Any], device: torch.device) -> int:

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from nni_nastc.bench.parameters import PUBLISHED_SIZE
 from nni_nastc.bench.tables import Column, markdown, write_table
-from nni_nastc.devices import choose_device, timed
+from nni_nastc.devices import choose_device, has_bfloat16
 from nni_nastc.errors import ConfigError
-from nni_nastc.features.i3d import I3D, ConvUnit
 from nni_nastc.files import make_folder, write_json
-from nni_nastc.models import NetworkSpec, build_model
 from nni_nastc.nn.network import check_timesteps
 from nni_nastc.runs import environment
+from nni_nastc.search.filters import measured_filters
 from nni_nastc.speed.counting import count
-from nni_nastc.speed.measure import in_turns, summary
+from nni_nastc.speed.extraction import measure_extraction
+from nni_nastc.speed.fixed_network import measure_fixed_network
+from nni_nastc.speed.measure import Progress, compare
 from nni_nastc.speed.rates import machine_rates
 from nni_nastc.speed.search_step import STEPS, StepSize, step_memory
 
-Progress = Callable[[str], None]
-
 SPEED_FILE = "speed.json"
-FIXED_LAYERS, FIXED_TIMESTEPS = 4, 128
-CLIP_PIXELS = 224
+_TITLES = {
+    "stock_nni": "stock NNI",
+    "published_darts": "DARTS as published",
+    "timeception": "Timeception",
+    "compiled": "the same, compiled",
+    "bfloat16": "the same in bfloat16",
+    "plain": "a plain module",
+    "unfolded": "the same, not folded",
+    "convolutions": "its convolutions alone",
+    "bfloat16_convolutions": "its convolutions alone, in bfloat16",
+}
 COLUMNS = (
     Column("what", "what"),
     Column("ours_s", "ours, s", lambda v: f"{v:.3g}"),
@@ -112,8 +116,8 @@ def measure_speed(
         "machine": {"device": _device_name(chosen), "threads": torch.get_num_threads(), **rates, **environment()},
         "search_step": steps[0],
         "search_step_by_timesteps": steps,
-        "fixed_network": _fixed_network(repeats, chosen, progress),
-        "extraction": _extraction(repeats, chosen, progress),
+        "fixed_network": measure_fixed_network(repeats, chosen, progress),
+        "extraction": measure_extraction(repeats, chosen, progress),
     }
     write_json(out / SPEED_FILE, result)
     write_table(out, "table", COLUMNS, speed_rows(result), caption=_caption(result))
@@ -124,12 +128,10 @@ def speed_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of the table of what :func:`measure_speed` returns."""
     rows = []
     for step in result["search_step_by_timesteps"]:
-        what = f"search step, T = {step['size']['timesteps']}, batch {step['size']['batch']}"
-        rows += [_row(what, step, other) for other in ("stock_nni", "published_darts")]
+        rows += _rows(f"search step, T = {step['size']['timesteps']}, batch {step['size']['batch']}", step)
     for name, title in (("forward", "fixed network, forward"), ("training", "fixed network, training step")):
-        rows.append(_row(title, result["fixed_network"][name], "timeception"))
-    rows += [_row("I3D, a superframe", result["extraction"], other) for other in ("plain", "unfolded")]
-    return rows
+        rows += _rows(title, result["fixed_network"][name])
+    return rows + _rows("I3D, a superframe", result["extraction"])
 
 
 def to_markdown(result: dict[str, Any]) -> str:
@@ -137,16 +139,18 @@ def to_markdown(result: dict[str, Any]) -> str:
     return f"{_caption(result)}\n\n{markdown(COLUMNS, speed_rows(result))}"
 
 
-def _row(what: str, measured: dict[str, Any], other: str) -> dict[str, Any]:
-    ratios = measured["ratios"][other]
-    return {
-        "what": what,
-        "ours_s": measured["ours"]["median_s"],
-        "other": other.replace("_", " "),
-        "other_s": measured[other]["median_s"],
-        "ratio": ratios["median"],
-        "spread": f"{ratios['min']:.2f} to {ratios['max']:.2f}",
-    }
+def _rows(what: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "what": what,
+            "ours_s": measured["ours"]["median_s"],
+            "other": _TITLES.get(other, other.replace("_", " ")),
+            "other_s": measured[other]["median_s"],
+            "ratio": ratio["median"],
+            "spread": f"{ratio['min']:.2f} to {ratio['max']:.2f}",
+        }
+        for other, ratio in measured["ratios"].items()
+    ]
 
 
 def _caption(result: dict[str, Any]) -> str:
@@ -159,30 +163,15 @@ def _caption(result: dict[str, Any]) -> str:
     )
 
 
-def _compare(times: dict[str, list[float]], per: int = 1) -> dict[str, Any]:
-    """Return the summary of each, in seconds of one of ``per``, and by how much the others take longer than ours."""
-    ratios = {
-        name: sorted(theirs / ours for theirs, ours in zip(seconds, times["ours"], strict=True))
-        for name, seconds in times.items()
-        if name != "ours"
-    }
-    return {
-        **{name: summary([s / per for s in seconds]) for name, seconds in times.items()},
-        "ratios": {
-            name: {"median": summary(values)["median_s"], "min": values[0], "max": values[-1]}
-            for name, values in ratios.items()
-        },
-    }
-
-
 def _search_step(size: StepSize, repeats: int, rates: dict[str, float], progress: Progress) -> dict[str, Any]:
     where = f"search step, T = {size.timesteps}, batch {size.batch}"
     memory = {}
     for name in ("ours", "stock_nni"):
         progress(f"{where}: memory of {name}")
         memory[name] = step_memory(name, size)
-    steps = {name: make(size) for name, make in STEPS.items()}
-    compared = _compare(in_turns(steps, repeats, partial(_tell, progress, where)))
+    names = [name for name in STEPS if name != "bfloat16" or has_bfloat16(torch.device(size.device))]
+    steps = {name: STEPS[name](size) for name in names}
+    compared = compare(steps, repeats, lambda name: progress(f"{where}: {name}"))
     progress(f"{where}: counting")
     counted = count(steps["ours"])
     seconds = compared["ours"]["median_s"]
@@ -196,81 +185,8 @@ def _search_step(size: StepSize, repeats: int, rates: dict[str, float], progress
         "counted_bytes": counted.bytes,
         "product_fraction": counted.operations / seconds / rates["product_flops"],
         "copy_fraction": counted.bytes / seconds / rates["copy_bytes"],
+        "filters": measured_filters(),
     }
-
-
-def _fixed_network(repeats: int, device: torch.device, progress: Progress) -> dict[str, Any]:
-    """NAS-TC with six pointwise convolutions beside Timeception, on one video and in a training step of two."""
-    networks = {
-        name: build_model(NetworkSpec(network, 157, 1024, FIXED_LAYERS)).to(device)
-        for name, network in (("ours", PUBLISHED_SIZE), ("timeception", "timeception"))
-    }
-    videos = torch.rand(2, 1024, FIXED_TIMESTEPS, 7, 7, device=device)
-
-    def forward(network: nn.Module) -> None:
-        with torch.inference_mode():
-            network.eval()(videos[:1])
-
-    def training(network: nn.Module) -> None:
-        network.train().zero_grad()
-        network(videos).square().mean().backward()
-
-    result: dict[str, Any] = {"layers": FIXED_LAYERS, "timesteps": FIXED_TIMESTEPS}
-    for name, work in (("forward", forward), ("training", training)):
-        turns = {key: timed(partial(work, network), device) for key, network in networks.items()}
-        result[name] = _compare(in_turns(turns, repeats, partial(_tell, progress, f"fixed network, {name}")))
-    return result
-
-
-def _tell(progress: Progress, where: str, name: str) -> None:
-    progress(f"{where}: {name}")
-
-
-class _PlainUnit(nn.Module):
-    """I3D's unit without its kernels: PyTorch's own convolution and memory format, then batch norm, then ReLU."""
-
-    def __init__(self, unit: ConvUnit) -> None:
-        super().__init__()
-        self.conv, self.bn = nn.Conv3d(**_arguments(unit.conv)), unit.bn
-        self.conv.weight = nn.Parameter(unit.conv.weight.detach().clone(memory_format=torch.contiguous_format))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.bn(self.conv(x.contiguous())))
-
-
-def _arguments(conv: nn.Conv3d) -> dict[str, Any]:
-    kernel = conv.kernel_size
-    return {
-        "in_channels": conv.in_channels,
-        "out_channels": conv.out_channels,
-        "kernel_size": kernel,
-        "stride": conv.stride,
-        "padding": tuple(k // 2 for k in kernel),
-        "bias": False,
-    }
-
-
-def plain_i3d(model: I3D) -> I3D:
-    """Turn an I3D into what a straightforward module computes; equal padding on both sides, which costs the same."""
-    for parent in [module for module in model.modules() if not isinstance(module, _PlainUnit)]:
-        for name, child in list(parent.named_children()):
-            if isinstance(child, ConvUnit):
-                setattr(parent, name, _PlainUnit(child))
-    return model
-
-
-def _extraction(repeats: int, device: torch.device, progress: Progress) -> dict[str, Any]:
-    superframes = 4
-    clip = torch.rand(superframes, 3, 8, CLIP_PIXELS, CLIP_PIXELS, device=device) * 2 - 1
-    models = {"ours": I3D().eval().folded(), "unfolded": I3D().eval(), "plain": plain_i3d(I3D()).eval()}
-
-    def run(model: I3D) -> None:
-        with torch.inference_mode():
-            model.features(clip)
-
-    turns = {name: timed(partial(run, model.to(device)), device) for name, model in models.items()}
-    compared = _compare(in_turns(turns, repeats, partial(_tell, progress, "I3D")), per=superframes)
-    return {"pixels": CLIP_PIXELS, "superframes_per_s": 1 / compared["ours"]["median_s"], **compared}
 
 
 def _device_name(device: torch.device) -> str:

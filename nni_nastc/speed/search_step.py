@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -88,8 +89,8 @@ def _sgd(parameters: Any) -> torch.optim.Optimizer:
 class StrategyStep:
     """A step of an NNI strategy on a space, taken by Lightning as in a search."""
 
-    def __init__(self, strategy: DARTS, space: nn.Module, size: StepSize) -> None:
-        self.strategy, self.space, self.size = strategy, space, size
+    def __init__(self, strategy: DARTS, space: nn.Module, size: StepSize, precision: str = "32-true") -> None:
+        self.strategy, self.space, self.size, self.precision = strategy, space, size, precision
         strategy.mutate_model(space)
         self.batch = make_batch(size)
 
@@ -101,6 +102,7 @@ class StrategyStep:
             max_epochs=1,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=self.precision,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -145,9 +147,9 @@ class PublishedStep:
         return time.perf_counter() - start
 
 
-def _ours(size: StepSize) -> StrategyStep:
+def _ours(size: StepSize, precision: str = "32-true") -> StrategyStep:
     space = NasTCSpace(num_classes=size.classes, num_layers=size.layers, in_channels=size.channels)
-    return StrategyStep(TempDARTS(gradient_clip_val=CLIP), space, size)
+    return StrategyStep(TempDARTS(gradient_clip_val=CLIP), space, size, precision)
 
 
 def _stock(size: StepSize) -> StrategyStep:
@@ -155,7 +157,12 @@ def _stock(size: StepSize) -> StrategyStep:
 
 
 STEPS: Mapping[str, Callable[[StepSize], Callable[[], float]]] = MappingProxyType(
-    {"ours": _ours, "stock_nni": _stock, "published_darts": PublishedStep}
+    {
+        "ours": _ours,
+        "stock_nni": _stock,
+        "published_darts": PublishedStep,
+        "bfloat16": partial(_ours, precision="bf16-mixed"),
+    }
 )
 """Name -> size -> what takes a step and returns its seconds."""
 

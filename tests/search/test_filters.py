@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nni_nastc.search import filters as module
-from nni_nastc.search.filters import FasterFilters, Filter, Input, LibraryFilters, filter_bank
+from nni_nastc.search.filters import FasterFilters, Filter, Input, LibraryFilters, filter_bank, measured_filters
 from nni_nastc.search.states import Scratch
 from tests.distributed_jobs import ROOT
 
@@ -61,7 +61,7 @@ def test_the_faster_bank_is_taken_for_each_size(monkeypatch):
     class Fast(LibraryFilters):
         pass
 
-    monkeypatch.setattr(FasterFilters, "_chosen", {})
+    monkeypatch.setattr(FasterFilters, "measured", {})
     measured = []
     seconds = {Slow: 2.0, Fast: 1.0}
     monkeypatch.setattr(module, "filter_seconds", lambda bank, *_: measured.append(type(bank)) or seconds[type(bank)])
@@ -76,6 +76,11 @@ def test_the_faster_bank_is_taken_for_each_size(monkeypatch):
     assert measured == [Slow, Fast], "once for a size"
     bank.forward(*given()[:1], [Filter(torch.randn(16, 1, 5, 1), 2)])
     assert measured == [Slow, Fast] * 2, "anew for others"
+    told = {"rows": 24, "channels": 16, "dtype": "torch.float32", "seconds": {"Slow": 2.0, "Fast": 1.0}}
+    assert measured_filters() == [
+        {**told, "kernels_and_dilations": ((3, 1),)},
+        {**told, "kernels_and_dilations": ((5, 2),)},
+    ]
 
 
 def test_seconds_of_a_bank():

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from nni_nastc.cli.main import main
+from nni_nastc.features.i3d import I3D
 from nni_nastc.genotype import SEARCHED_OPERATIONS
 from nni_nastc.search.temp_darts import TempDARTS
 from nni_nastc.speed.counting import count
+from nni_nastc.speed.extraction import convolutions_alone
 from nni_nastc.speed.measure import in_turns, peak_memory, summary
 from nni_nastc.speed.report import measure_speed
 from nni_nastc.speed.stock import CANDIDATES, PublishedSupernet
@@ -81,8 +83,22 @@ def test_the_command_writes_what_others_read(tmp_path, capsys):
     }  # fmt: skip
     assert step["memory_ratio_vs_stock_nni"] < 1
     assert step["counted_operations"] > 0
-    assert "stock nni" in capsys.readouterr().out
-    assert "published darts" in (tmp_path / "table.md").read_text()
+    assert "stock NNI" in capsys.readouterr().out
+    assert "DARTS as published" in (tmp_path / "table.md").read_text()
+    extraction = result["extraction"]
+    alone = extraction["convolutions"]["median_s"]
+    assert extraction["convolutions_fraction"] == alone / extraction["ours"]["median_s"]
+    assert result["fixed_network"]["training"]["compiled"]["median_s"] > 0
+    assert step["filters"] == [], "there is one way on a CPU"
+
+
+def test_convolutions_alone_are_all_of_them(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)  # PyTorch counts its own kernels only
+    model, clip = I3D().eval().folded(), torch.rand(1, 3, 8, 32, 32)
+    with torch.inference_mode():
+        whole = count(lambda: model.features(clip)).operations
+    alone = convolutions_alone(model, clip)
+    assert count(alone).operations == whole > 0
 
 
 @pytest.mark.parametrize(
