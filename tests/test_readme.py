@@ -10,6 +10,7 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from nni_nastc.cli.main import build_parser
+from nni_nastc.config import SearchConfig, load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +37,17 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_parse(command):
     build_parser().parse_args(command)
+
+
+SEARCHES = [command for command in COMMANDS if command[0] == "search" and Path(ROOT / command[1]).is_file()]
+
+
+@pytest.mark.parametrize("command", SEARCHES, ids=" ".join)
+def test_searches_are_set_up_by_what_they_say(command):
+    from nni_nastc.search.strategies import make_strategy
+
+    config = load_config(SearchConfig, ROOT / command[1], command[2:])
+    assert type(make_strategy(config.strategy)).__name__ == config.strategy.name
 
 
 def test_the_lines_for_many_machines_start_what_they_announce():

@@ -54,6 +54,8 @@ def check_options(constructor: Callable[..., Any], options: Mapping[str, Any]) -
             rules = dict.fromkeys(error["msg"][0].lower() + error["msg"][1:] for error in problem.errors())
             problems.append(f"strategy.{name}: {' or '.join(rules)}, got {value!r}")
     if problems:
+        if not options.keys() <= set(known):
+            problems.append("'strategy={name: NAME}' on the command line leaves all options of the file out")
         raise ConfigError("; ".join(problems))
     return checked
 
