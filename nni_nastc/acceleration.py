@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from nni_nastc.devices import hardware_name, has_bfloat16
+from nni_nastc.errors import first_line
 
 _logger = logging.getLogger(__name__)
 
@@ -30,8 +33,20 @@ def usable_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def compile_network(network: nn.Module, device: torch.device) -> bool:
+@contextmanager
+def kernels_as_before() -> Iterator[None]:
+    """Put PyTorch's choice of deterministic kernels back after a block or a function, in which Lightning changes it."""
+    mode = torch.get_deterministic_debug_mode()
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+
+
+def compile_network(network: nn.Module, device: torch.device) -> None:
     """Let ``torch.compile`` compile a network when it is first used, in place; names of weights stay.
+
+    Where compiling does not work, for want of a compiler for instance, the network stays as it is, and a line says so.
 
     Parameters
     ----------
@@ -39,17 +54,11 @@ def compile_network(network: nn.Module, device: torch.device) -> bool:
         The network.
     device : torch.device
         Where it will run.
-
-    Returns
-    -------
-    bool
-        False where compiling does not work, for want of a compiler for instance; the network stays as it is.
     """
     if reason := compiler_problem(device):
         _logger.warning("trainer.compile is true, but torch.compile does not work here (%s); going on without", reason)
-        return False
-    network.compile()
-    return True
+    else:
+        network.compile()
 
 
 def compiler_problem(device: torch.device) -> str:
@@ -57,7 +66,7 @@ def compiler_problem(device: torch.device) -> str:
     try:
         torch.compile(_probe)(torch.ones(8, device=device))
     except (RuntimeError, OSError, ImportError) as problem:
-        return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+        return first_line(problem)
     return ""
 
 

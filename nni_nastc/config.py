@@ -59,7 +59,7 @@ class TrainerConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     sync_batchnorm: bool = Field(False, description="one batch norm over all GPUs; otherwise each has its own")
     compile: bool = Field(False, description="torch.compile of fixed networks; slow to start, needs a C++ compiler")
-    deterministic: bool = Field(False, description="only kernels whose results repeat; slower on a GPU")
+    deterministic: bool = Field(False, description="deterministic kernels where there are some; slower on a GPU")
 
 
 class SpaceConfig(Section):

@@ -111,7 +111,7 @@ def has_bfloat16(device: torch.device) -> bool:
     PyTorch emulates it on the others, where it took 37 times as long as float32 (I3D on a CPU with AVX2).
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

@@ -5,6 +5,11 @@ exits with code 2. Every class also derives from the built-in one that callers w
 """
 
 
+def first_line(problem: BaseException) -> str:
+    """Return what an exception says in its first line that is not empty, or its name if it says nothing."""
+    return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+
+
 class NastcError(Exception):
     """Base of all errors that a user of the package can cause."""
 

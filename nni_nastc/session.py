@@ -35,6 +35,8 @@ def training_session() -> Iterator[None]:
     """
     keep_freed_memory()
     handler = signal.getsignal(signal.SIGINT)
+    if not is_main():
+        logging.getLogger("nni_nastc").setLevel(logging.ERROR)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

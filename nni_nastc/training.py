@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from nni_nastc.acceleration import compile_network
+from nni_nastc.acceleration import compile_network, kernels_as_before
 from nni_nastc.bundle import MODEL_FILE, Bundle, save_bundle
 from nni_nastc.config import TrainConfig, TrainOptimizerConfig
 from nni_nastc.data.annotations import VideoRecord
@@ -25,7 +25,7 @@ from nni_nastc.errors import RunFolderError
 from nni_nastc.evaluation.history import EpochHistory, read_history
 from nni_nastc.evaluation.memory import explained_memory
 from nni_nastc.evaluation.module import RecognitionModule
-from nni_nastc.evaluation.trainer import trainer_arguments
+from nni_nastc.evaluation.trainer import trainer_arguments, with_usable_precision
 from nni_nastc.files import read_object, write_json
 from nni_nastc.models import NetworkSpec, build_model, check_model_timesteps, find_network
 from nni_nastc.plots import draw_history
@@ -34,6 +34,7 @@ from nni_nastc.runs import SPLIT_FILE, environment, open_run
 METRICS_FILE = "metrics.json"
 
 
+@kernels_as_before()
 def train(
     config: TrainConfig, callbacks: Sequence[Callback] = (), *, held_out: Collection[str] | None = None
 ) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def train(
         config.trainer.precision,
         sync_batchnorm=config.trainer.sync_batchnorm,
     )
+    config = with_usable_precision(config)
     device = local_device(config.trainer.accelerator)
     videos = VideoSet.from_config(config.data, seed=config.seed, device=device)
     spec = NetworkSpec(

@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not many:
         check_processes(1, 1, "--devices", "--num-nodes")
     if not is_main():
-        logging.getLogger("nni_nastc").setLevel(logging.WARNING)
+        logging.getLogger("nni_nastc").setLevel(logging.ERROR)
     videos = _find(arguments)  # before the weights are fetched
 
     from nni_nastc.features.extraction_settings import ExtractionSettings

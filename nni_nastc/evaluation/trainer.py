@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pytorch_lightning.callbacks import Callback
 
@@ -11,6 +11,14 @@ from nni_nastc.acceleration import usable_precision
 from nni_nastc.config import SearchConfig, TrainConfig
 from nni_nastc.devices import local_device
 from nni_nastc.evaluation.history import EpochHistory, EpochSeed, SaveState
+
+Training = TypeVar("Training", SearchConfig, TrainConfig)
+
+
+def with_usable_precision(config: Training) -> Training:
+    """Return a configuration with a precision that the hardware has, which is what is then recorded."""
+    precision = usable_precision(config.trainer.precision, local_device(config.trainer.accelerator))
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": precision})})
 
 
 def trainer_arguments(
@@ -32,9 +40,9 @@ def trainer_arguments(
         "accelerator": config.trainer.accelerator,
         "devices": config.trainer.devices,
         "num_nodes": config.trainer.num_nodes,
-        "precision": usable_precision(config.trainer.precision, local_device(config.trainer.accelerator)),
+        "precision": config.trainer.precision,
         "sync_batchnorm": config.trainer.sync_batchnorm,
-        # Of an operation without a repeatable kernel PyTorch warns.
+        # PyTorch warns of an operation that has no deterministic kernel.
         "deterministic": "warn" if config.trainer.deterministic else None,
         "callbacks": [EpochSeed(config.seed), history, *callbacks, SaveState(config.output)],
         "logger": False,

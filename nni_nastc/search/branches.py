@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nni_nastc.search.norms import GradientSums, Norms, Statistics
+from nni_nastc.search.norms import GradientSums, Moments, Norms, Statistics
 from nni_nastc.search.states import Node, Source
 
 
@@ -49,7 +49,8 @@ class Pool(Branch):
     def forward(self, source: Source, weight: Tensor, node: Node, norms: Norms) -> Statistics | None:
         """Add the pooled state, normalised."""
         pooled = source.pooled(self.kind)
-        statistics = norms.of(0, pooled.matrix.shape[1], pooled.moments)
+        moments = pooled.moments if norms.training else Moments()
+        statistics = norms.of(0, pooled.matrix.shape[1], moments)
         node.matrix.addcmul_(pooled.matrix, weight * statistics.scale)
         node.shift.addcmul_(weight * statistics.scale, statistics.mean, value=-1)
         return statistics

@@ -87,8 +87,9 @@ class Convolution:
         return self.kernels[2 * stage + 1].flatten(1)
 
     def add_kernel_gradient(self, index: int, share: Tensor) -> None:
-        """Add a slab's share to the gradient of a kernel."""
-        before, share = self.kernel_gradients[index], share.view_as(self.kernels[index])
+        """Add a slab's share to the gradient of a kernel, in float32 or double."""
+        share = share.view_as(self.kernels[index]).to(torch.promote_types(share.dtype, torch.float32))
+        before = self.kernel_gradients[index]
         self.kernel_gradients[index] = share if before is None else before.add_(share)
 
 

@@ -6,8 +6,11 @@ while it is read. Matrices are (M, C), M = B x T x S, a row a place and time.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol
 
@@ -18,6 +21,8 @@ from nni_nastc.devices import timed
 from nni_nastc.nn import depthwise
 from nni_nastc.search.norms import Statistics
 from nni_nastc.search.states import Scratch, as_image, as_matrix
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -159,21 +164,24 @@ class FasterFilters:
 
 
 def measured_filters() -> list[dict[str, Any]]:
-    """Return what was measured in this process to choose the faster ways, as JSON values; empty without a GPU."""
+    """Return what was measured in this process to choose the faster ways, as JSON values; empty without a GPU.
+
+    A way for which there was not enough memory took None.
+    """
     return [
         {
             "rows": shape[0],
             "channels": shape[1],
             "dtype": str(dtype),
             "kernels_and_dilations": kinds,
-            "seconds": seconds,
+            "seconds": {name: taken if math.isfinite(taken) else None for name, taken in seconds.items()},
         }
         for (shape, _, dtype, *_, kinds), seconds in FasterFilters.measured.items()
     ]
 
 
 def filter_seconds(bank: FilterBank, given: Input, filters: Sequence[Filter], repeats: int = 3) -> float:
-    """Measure a pass forward and one back, after one to warm up; the best of some."""
+    """Measure a pass forward and one back, after one to warm up: the best of some, or infinity if memory is short."""
     gradient = given.matrix.to(given.dtype)
 
     def work() -> None:
@@ -181,8 +189,11 @@ def filter_seconds(bank: FilterBank, given: Input, filters: Sequence[Filter], re
             pass
         bank.backward(given, filters, lambda number, filtered: gradient, for_matrix=True, for_kernels=True)
 
-    work()
-    return min(timed(work, given.matrix.device)() for _ in range(repeats))
+    try:
+        work()
+        return min(timed(work, given.matrix.device)() for _ in range(repeats))
+    except torch.cuda.OutOfMemoryError:
+        return math.inf
 
 
 def filter_bank(device: torch.device, scratch: Scratch) -> FilterBank:
@@ -191,8 +202,20 @@ def filter_bank(device: torch.device, scratch: Scratch) -> FilterBank:
     In deterministic mode it is PyTorch's, so that no measurement decides on the rounding.
     """
     library = LibraryFilters(scratch)
-    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled() or find_spec("triton") is None:
+    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled() or not _has_triton(device):
         return library
     from nni_nastc.search.triton_filters import TritonFilters
 
     return FasterFilters([library, TritonFilters()])
+
+
+@cache
+def _has_triton(device: torch.device) -> bool:
+    """Return whether Triton is there and works, and say so if it is there but does not."""
+    if find_spec("triton") is None:
+        return False
+    from nni_nastc.search.triton_filters import triton_problem
+
+    if problem := triton_problem(device):
+        _logger.warning("Triton does not work here (%s); searching with PyTorch's own kernels", problem)
+    return not problem

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nni_nastc.genotype import EDGES, NUM_INPUTS, NUM_NODES
@@ -155,42 +156,49 @@ class MixedCell(torch.autograd.Function):
         return torch.cat([as_image(value, steps, places)[:, :channels] for value in values], dim=1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Go back source by source: all that a node sends on is there before its own edges are."""
-        plan: CellPlan = ctx.plan
-        channels, steps, places = ctx.shape
-        weights, *saved = ctx.saved_tensors
-        matrices, rest = saved[:_NUM_SOURCES], iter(saved[_NUM_SOURCES:])
-        products = {key: [next(rest) for _ in range(number)] for key, number in ctx.num_products.items()}
-        kernels = list(rest)
-        nodes = [_whole_matrix(part, weights.dtype, copy=True) for part in gradients[0].chunk(NUM_NODES, dim=1)]
-        inputs: list[Tensor | None] = [None, None]
-        weight_gradients = torch.zeros_like(weights)
-        kernel_gradients: dict[tuple[int, int], list[Tensor | None]] = {}
-        for index in reversed(range(_NUM_SOURCES)):
-            source = Source(matrices[index], steps, places, ctx.slabs)
-            for_source = index >= NUM_INPUTS or ctx.needs_input_grad[2 + index]
-            for row, column, node, branch in plan.branches_of(index):
-                statistics = next(iter(ctx.statistics[row, column]), None)
-                weight_gradients[row, column] = branch.backward(
-                    source, weights[row, column], nodes[node], statistics, for_source=for_source
-                )
-            convolutions = plan.convolutions_of(index, weights, kernels)
-            for key, convolution in convolutions.items():
-                convolution.products, convolution.statistics = products.pop(key), ctx.statistics[key]
-            wanted = Wanted(source=for_source, kernels=any(ctx.needs_input_grad[4:]))
-            send_back_convolutions(source, list(convolutions.values()), nodes, wanted)
-            for key, convolution in convolutions.items():
-                weight_gradients[key] = convolution.weight_gradient
-                kernel_gradients[key] = convolution.kernel_gradients
-            if index >= NUM_INPUTS:
-                nodes[index - NUM_INPUTS] += source.whole_gradient()
-            elif for_source:
-                inputs[index] = as_image(source.whole_gradient(), steps, places)[:, :channels]
-        flat = [gradient for key in sorted(kernel_gradients) for gradient in kernel_gradients[key]]
-        cut = [g if g is None else g[: shape[0], : shape[1]] for g, shape in zip(flat, ctx.kernel_shapes, strict=True)]
-        typed = [g if g is None else g.to(dtype) for g, dtype in zip([*inputs, *cut], ctx.dtypes, strict=True)]
-        return None, weight_gradients, *typed
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients of what :meth:`forward` takes."""
+        with torch.autocast(gradient.device.type, enabled=False):
+            return _go_back(ctx, gradient)
+
+
+def _go_back(ctx: Any, gradient: Tensor) -> Any:
+    """Go back source by source: all that a node sends on is there before its own edges are."""
+    plan: CellPlan = ctx.plan
+    channels, steps, places = ctx.shape
+    weights, *saved = ctx.saved_tensors
+    matrices, rest = saved[:_NUM_SOURCES], iter(saved[_NUM_SOURCES:])
+    products = {key: [next(rest) for _ in range(number)] for key, number in ctx.num_products.items()}
+    kernels = list(rest)
+    nodes = [_whole_matrix(part, weights.dtype, copy=True) for part in gradient.chunk(NUM_NODES, dim=1)]
+    inputs: list[Tensor | None] = [None, None]
+    weight_gradients = torch.zeros_like(weights)
+    kernel_gradients: dict[tuple[int, int], list[Tensor | None]] = {}
+    for index in reversed(range(_NUM_SOURCES)):
+        source = Source(matrices[index], steps, places, ctx.slabs)
+        for_source = index >= NUM_INPUTS or ctx.needs_input_grad[2 + index]
+        for row, column, node, branch in plan.branches_of(index):
+            statistics = next(iter(ctx.statistics[row, column]), None)
+            weight_gradients[row, column] = branch.backward(
+                source, weights[row, column], nodes[node], statistics, for_source=for_source
+            )
+        convolutions = plan.convolutions_of(index, weights, kernels)
+        for key, convolution in convolutions.items():
+            convolution.products, convolution.statistics = products.pop(key), ctx.statistics[key]
+        wanted = Wanted(source=for_source, kernels=any(ctx.needs_input_grad[4:]))
+        send_back_convolutions(source, list(convolutions.values()), nodes, wanted)
+        for key, convolution in convolutions.items():
+            weight_gradients[key] = convolution.weight_gradient
+            kernel_gradients[key] = convolution.kernel_gradients
+        if index >= NUM_INPUTS:
+            nodes[index - NUM_INPUTS] += source.whole_gradient()
+        elif for_source:
+            inputs[index] = as_image(source.whole_gradient(), steps, places)[:, :channels]
+    flat = [g for key in sorted(kernel_gradients) for g in kernel_gradients[key]]
+    cut = [g if g is None else g[: shape[0], : shape[1]] for g, shape in zip(flat, ctx.kernel_shapes, strict=True)]
+    typed = [g if g is None else g.to(dtype) for g, dtype in zip([*inputs, *cut], ctx.dtypes, strict=True)]
+    return None, weight_gradients, *typed
 
 
 def _whole_matrix(image: Tensor, dtype: torch.dtype, *, copy: bool = False) -> Tensor:

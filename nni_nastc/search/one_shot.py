@@ -96,7 +96,7 @@ def _fit(task: SearchTask, history: EpochHistory, callbacks: Sequence[Callback])
         # The alpha step leaves the weights without gradients, the weight step the alphas.
         arguments["strategy"] = "ddp_find_unused_parameters_true"
     if config.trainer.compile:
-        _logger.warning("trainer.compile is true, but the passes of a supernet are written out; searching without it")
+        _logger.warning("trainer.compile is true, which is for fixed networks only; searching without it")
     trainer = Trainer(**arguments)
     strategy.mutate_model(task.space)
     with history.resuming() as resumed:

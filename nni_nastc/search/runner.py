@@ -10,12 +10,14 @@ from nni.nas.strategy import DARTS, RandomOneShot
 from nni.nas.strategy.base import Strategy
 from pytorch_lightning.callbacks import Callback
 
+from nni_nastc.acceleration import kernels_as_before
 from nni_nastc.config import SearchConfig, TrialsConfig, find_space
 from nni_nastc.data.datamodule import VideoSet
 from nni_nastc.data.splits import halves
 from nni_nastc.devices import check_trainer, local_device
 from nni_nastc.distributed import check_processes, is_main
 from nni_nastc.errors import ConfigError, ModelError
+from nni_nastc.evaluation.trainer import with_usable_precision
 from nni_nastc.files import write_json
 from nni_nastc.genotype import Genotype
 from nni_nastc.models import SEARCH_SPACES
@@ -37,6 +39,7 @@ SEARCHES: Mapping[type[Strategy], Search] = MappingProxyType(
 """Base class of a kind of strategies -> the search proper; the first that fits."""
 
 
+@kernels_as_before()
 def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Genotype:
     """Search a cell, or go on with a search that was stopped.
 
@@ -77,6 +80,7 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     check_processes(config.trainer.devices, config.trainer.num_nodes)
     if is_distributed(config.trainer):
         _check_distributed(config, strategy)
+    config = with_usable_precision(config)
     device = local_device(config.trainer.accelerator)
     videos = VideoSet.from_config(config.data, seed=config.seed, device=device)
     weight_half, alpha_half = halves(videos.records("train"), config.seed)

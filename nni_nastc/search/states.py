@@ -35,12 +35,11 @@ class Scratch:
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
-    def __call__(self, name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return memory of the size of ``like`` (rows, C); it holds what was left there."""
-        dtype = dtype or like.dtype
+    def __call__(self, name: str, like: Tensor) -> Tensor:
+        """Return memory of the size and type of ``like`` (rows, C); it holds what was left there."""
         kept = self._buffers.get(name)
-        if kept is None or len(kept) < len(like) or kept.dtype != dtype:
-            kept = self._buffers[name] = torch.empty_like(like, dtype=dtype)
+        if kept is None or len(kept) < len(like) or kept.dtype != like.dtype:
+            kept = self._buffers[name] = torch.empty_like(like)
         return kept[: len(like)]
 
 

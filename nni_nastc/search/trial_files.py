@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from nni_nastc.config import SearchConfig, TrainConfig, TrainerConfig, find_space
+from nni_nastc.config import SearchConfig, TrainConfig, find_space
 from nni_nastc.errors import RunFolderError
 from nni_nastc.evaluation.history import STATE_FILE
 from nni_nastc.files import make_folder, read_object, write_json
@@ -97,5 +97,5 @@ def trial_config(config: SearchConfig, files: TrialFiles) -> TrainConfig:
         optimizer=config.trials.optimizer,
         epochs=config.trials.epochs,
         seed=config.seed,
-        trainer=TrainerConfig.model_validate({"accelerator": accelerator, "precision": config.trainer.precision}),
+        trainer=config.trainer.model_copy(update={"accelerator": accelerator, "devices": 1, "num_nodes": 1}),
     )

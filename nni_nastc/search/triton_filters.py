@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from subprocess import CalledProcessError
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import triton
 from torch import Tensor
+from triton.errors import TritonError
 
+from nni_nastc.errors import first_line
 from nni_nastc.search.filters import Filter, Gradients, Input, Upper
 from nni_nastc.search.triton_kernels import filter_forward, filter_input_gradient, filter_kernel_gradient
 
@@ -33,13 +36,7 @@ class TritonFilters:
 
     def forward(self, given: Input, filters: Sequence[Filter]) -> Iterable[Tensor]:
         """Return what each filter makes of the input, (M, C)."""
-        arguments = _arguments(given, filters)
-        rows, channels = given.matrix.shape
-        filtered = given.matrix.new_empty((len(filters), rows, channels), dtype=given.dtype)
-        filter_forward[(triton.cdiv(rows, BLOCK_ROWS),)](
-            *arguments.input, arguments.taps, *arguments.kinds, filtered, *arguments.sizes, **arguments.constants
-        )
-        return filtered.unbind()
+        return _filter(given, len(filters), _arguments(given, filters))
 
     def backward(
         self, given: Input, filters: Sequence[Filter], upper: Upper, *, for_matrix: bool, for_kernels: bool
@@ -47,7 +44,7 @@ class TritonFilters:
         """Return the gradients, where ``upper`` tells those of what the filters make of the input."""
         arguments = _arguments(given, filters)
         rows, channels = given.matrix.shape
-        filtered = self.forward(given, filters) if for_kernels else [None] * len(filters)
+        filtered = _filter(given, len(filters), arguments) if for_kernels else [None] * len(filters)
         gradients = given.matrix.new_empty((len(filters), rows, channels), dtype=given.dtype)
         for number, one in enumerate(filtered):
             gradients[number] = upper(number, one)
@@ -74,6 +71,17 @@ class TritonFilters:
         return Gradients(matrix, kernels)
 
 
+@cache
+def triton_problem(device: torch.device) -> str:
+    """Return why Triton does not work on a device, for want of a C compiler for instance; nothing if it does."""
+    given = Input(torch.ones(4, 16, device=device), None, 2, 2, torch.float32)
+    try:
+        TritonFilters().forward(given, [Filter(torch.ones(16, 1, 3, 1, device=device), 1)])
+    except (RuntimeError, OSError, CalledProcessError, TritonError) as problem:
+        return first_line(problem)
+    return ""
+
+
 @dataclass(frozen=True)
 class _Arguments:
     """What all kernels take: the input, the taps, sizes and dilations, the numbers, and what is compiled in."""
@@ -83,6 +91,15 @@ class _Arguments:
     kinds: tuple[Tensor, Tensor]
     sizes: tuple[int, ...]
     constants: dict[str, Any]
+
+
+def _filter(given: Input, number: int, arguments: _Arguments) -> Sequence[Tensor]:
+    rows, channels = given.matrix.shape
+    filtered = given.matrix.new_empty((number, rows, channels), dtype=given.dtype)
+    filter_forward[(triton.cdiv(rows, BLOCK_ROWS),)](
+        *arguments.input, arguments.taps, *arguments.kinds, filtered, *arguments.sizes, **arguments.constants
+    )
+    return filtered.unbind()
 
 
 def _arguments(given: Input, filters: Sequence[Filter]) -> _Arguments:

@@ -42,7 +42,8 @@ def _read(x, place, there, scales, shifts, NORMALISED: tl.constexpr):
     values = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
     if NORMALISED:
         values = values * scales + shifts
-    return tl.where(there, tl.maximum(values, 0.0), 0.0)
+    # As PyTorch's ReLU it keeps NaN, so that a search that diverges is seen.
+    return tl.where(there, tl.maximum(values, 0.0, propagate_nan=tl.PropagateNan.ALL), 0.0)
 
 
 @triton.jit
@@ -85,7 +86,7 @@ def filter_input_gradient(
     scales, shifts = _columns_of(scale, CHANNELS, COLUMNS), _columns_of(shift, CHANNELS, COLUMNS)
     read = _read(x + first * CHANNELS, place, valid, scales, shifts, NORMALISED)
     target = gradient + first * CHANNELS + place
-    tl.store(target, tl.where(read > 0, total, 0.0).to(gradient.dtype.element_ty), mask=valid)
+    tl.store(target, tl.where(read <= 0, 0.0, total).to(gradient.dtype.element_ty), mask=valid)
 
 
 @triton.jit

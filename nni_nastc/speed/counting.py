@@ -15,7 +15,7 @@ _IN_PLACE = {torch.ops.aten.addmm_.default: torch.ops.aten.addmm}
 
 
 class Counter(TorchDispatchMode):
-    """Count while it is entered.
+    """Count while it is entered. Kernels of Triton are not seen.
 
     Attributes
     ----------
@@ -38,7 +38,9 @@ class Counter(TorchDispatchMode):
         if packet in flop_registry:
             self.operations += flop_registry[packet](*args, **(kwargs or {}), out_val=result)
         if not func.is_view:
-            self.bytes += sum(t.nbytes for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor))
+            outs = {argument.name for argument in func._schema.arguments if argument.is_out}  # they are the result
+            given = {name: value for name, value in (kwargs or {}).items() if name not in outs}
+            self.bytes += sum(t.nbytes for t in tree_leaves((args, given, result)) if isinstance(t, Tensor))
         return result
 
 

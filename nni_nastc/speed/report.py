@@ -118,6 +118,7 @@ def measure_speed(
         "search_step_by_timesteps": steps,
         "fixed_network": measure_fixed_network(repeats, chosen, progress),
         "extraction": measure_extraction(repeats, chosen, progress),
+        "filters": measured_filters(),
     }
     write_json(out / SPEED_FILE, result)
     write_table(out, "table", COLUMNS, speed_rows(result), caption=_caption(result))
@@ -144,7 +145,7 @@ def _rows(what: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "what": what,
             "ours_s": measured["ours"]["median_s"],
-            "other": _TITLES.get(other, other.replace("_", " ")),
+            "other": _TITLES[other],
             "other_s": measured[other]["median_s"],
             "ratio": ratio["median"],
             "spread": f"{ratio['min']:.2f} to {ratio['max']:.2f}",
@@ -185,7 +186,6 @@ def _search_step(size: StepSize, repeats: int, rates: dict[str, float], progress
         "counted_bytes": counted.bytes,
         "product_fraction": counted.operations / seconds / rates["product_flops"],
         "copy_fraction": counted.bytes / seconds / rates["copy_bytes"],
-        "filters": measured_filters(),
     }
 
 

@@ -96,12 +96,46 @@ def test_seconds_of_a_bank():
     assert bank.calls == 3, "one to warm up"
 
 
+def test_a_way_for_which_memory_is_short_is_not_taken(monkeypatch):
+    class Hungry(LibraryFilters):
+        def forward(self, *arguments):
+            raise torch.cuda.OutOfMemoryError("no")
+
+    monkeypatch.setattr(FasterFilters, "measured", {})
+    bank = FasterFilters([Hungry(Scratch()), LibraryFilters(Scratch())])
+    assert len(list(bank.forward(*given()))) == 1
+    (told,) = measured_filters()
+    assert told["seconds"]["Hungry"] is None
+    assert told["seconds"]["LibraryFilters"] > 0
+
+
+@needs_triton
+def test_triton_that_does_not_work_is_told_and_left(monkeypatch, caplog):
+    """Here it finds no GPU; elsewhere it may miss a C compiler."""
+    from nni_nastc.search import triton_filters
+
+    def fail(*_):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(triton_filters, "_filter", fail)
+    triton_filters.triton_problem.cache_clear()
+    module._has_triton.cache_clear()
+    for _ in range(2):
+        assert not module._has_triton(torch.device("cpu"))
+    triton_filters.triton_problem.cache_clear()
+    module._has_triton.cache_clear()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Triton does not work here (Failed to find C compiler.); searching with PyTorch's own kernels"
+    ]
+
+
 def test_a_cpu_takes_the_library():
     assert isinstance(filter_bank(torch.device("cpu"), Scratch()), LibraryFilters)
 
 
 @pytest.mark.gpu
 @needs_gpu
+@needs_triton
 def test_deterministic_mode_takes_the_library():
     torch.use_deterministic_algorithms(True)
     try:

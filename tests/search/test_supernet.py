@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nni_nastc.genotype import OPERATION_NAMES, SEARCHED_OPERATIONS
 from nni_nastc.nn import depthwise
 from nni_nastc.search import mixed_cell, states
+from nni_nastc.search.convolutions import Convolution
 from nni_nastc.search.supernet import TempDartsCell
 from nni_nastc.search.temp_darts import TempDARTS
 from nni_nastc.space.network import NasTCSpace
@@ -61,7 +62,7 @@ def run(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """The output, and the gradients of the input and of every parameter."""
     x = x.clone().requires_grad_()
     y = model(x)
-    (y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+    (y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype, device=y.device).view_as(y)).sum().backward()
     # In front of a batch norm a bias has no gradient but rounding.
     gradients = {n: p.grad for n, p in model.named_parameters() if n != "head.1.bias"}
     return {"output": y.detach(), "input": x.grad, **gradients}
@@ -85,6 +86,16 @@ def test_same_as_nni(dtype, size, training):
     statistics = {n: b.double() for n, b in theirs.named_buffers()}
     for name, buffer in ours.named_buffers():
         torch.testing.assert_close(buffer.double(), statistics[name], rtol=TOLERANCE[dtype], atol=1e-6, msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_same_as_nni_on_a_gpu(dtype):
+    """With whichever filters are the faster ones there."""
+    theirs, ours = (model.cuda() for model in pair(dtype))
+    x = features(dtype).cuda()
+    assert_same(run(ours, x), run(theirs, x), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("operations", [("max_pool",), ("dil_conv_3", "identity"), OPERATION_NAMES], ids=len)
@@ -159,8 +170,10 @@ def test_slabs_make_no_difference(monkeypatch, images, training):
         torch.testing.assert_close(buffer, statistics[name], rtol=1e-9, atol=1e-9, msg=name)
 
 
-def test_bfloat16(monkeypatch):
-    """On the whole no further from full precision than NNI's cell with bfloat16."""
+@pytest.mark.parametrize("slab_bytes", [states.SLAB_BYTES, 1])
+def test_bfloat16(monkeypatch, slab_bytes):
+    """On the whole no further from full precision than NNI's cell with bfloat16, in one slab or in six."""
+    monkeypatch.setattr(states, "SLAB_BYTES", slab_bytes)
     x = features(torch.float32)
     exact = run(pair(torch.float32)[1], x)
     theirs, ours = pair(torch.float32)
@@ -177,6 +190,23 @@ def test_bfloat16(monkeypatch):
     assert all(found[name].dtype == rough[name].dtype for name in exact)
     assert errors(found)[0] < 0.03, "the output"
     assert errors(found).mean() < 1.05 * errors(rough).mean()
+
+
+def test_kernels_gradients_are_added_up_in_float32():
+    """Many small shares in bfloat16 would be lost beside what is there already."""
+    convolution = Convolution((1,), [torch.zeros(2, 1, 3, 1, dtype=torch.bfloat16)] * 2, None, torch.ones(()), 0)
+    for _ in range(1000):
+        convolution.add_kernel_gradient(0, torch.full((2, 3), 0.01, dtype=torch.bfloat16))
+    (total, _) = convolution.kernel_gradients
+    torch.testing.assert_close(total, torch.full((2, 1, 3, 1), 1000 * torch.tensor(0.01).bfloat16().item()))
+
+
+def test_gradients_of_gradients_are_refused():
+    _, ours = pair(torch.float64)
+    x = features(torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(ours(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 def test_float16_takes_the_plain_way(monkeypatch):

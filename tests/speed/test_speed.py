@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from nni_nastc.acceleration import compiler_problem
 from nni_nastc.cli.main import main
 from nni_nastc.features import i3d
 from nni_nastc.genotype import SEARCHED_OPERATIONS
@@ -68,6 +69,7 @@ def test_counted_by_hand():
     in_place = count(lambda: c.addmm_(a, b))
     assert in_place.operations == 2 * 3 * 5 * 7
     assert count(lambda: a.t()).bytes == 0
+    assert count(lambda: torch.mm(a, b, out=c)).bytes == counted.bytes, "what is written into is written once"
 
 
 @pytest.mark.slow
@@ -88,8 +90,8 @@ def test_the_command_writes_what_others_read(tmp_path, capsys):
     extraction = result["extraction"]
     alone = extraction["convolutions"]["median_s"]
     assert extraction["convolutions_fraction"] == alone / extraction["ours"]["median_s"]
-    assert result["fixed_network"]["training"]["compiled"]["median_s"] > 0
-    assert step["filters"] == [], "there is one way on a CPU"
+    assert ("compiled" in result["fixed_network"]["training"]) != bool(compiler_problem(torch.device("cpu")))
+    assert result["filters"] == [], "there is one way on a CPU"
 
 
 def test_convolutions_alone_are_all_of_them(monkeypatch):
