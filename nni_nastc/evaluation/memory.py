@@ -40,7 +40,7 @@ def step_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
         kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    copy = deepcopy(network).to("meta").train()
+    copy = deepcopy(network, _without_values(network)).train()
     features = torch.empty(shape, device="meta")
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = copy(features)
@@ -48,6 +48,14 @@ def step_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
     for known in (features, *copy.parameters(), *copy.buffers()):
         kept.pop(known.untyped_storage()._cdata, None)
     return sum(kept.values()) + features.nbytes
+
+
+def _without_values(network: nn.Module) -> dict[int, Tensor]:
+    """Return what a copy takes in place of each parameter and buffer, by its id: the shape alone."""
+    return {
+        **{id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in network.parameters()},
+        **{id(buffer): torch.empty_like(buffer, device="meta") for buffer in network.buffers()},
+    }
 
 
 def largest_batch(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:

@@ -17,12 +17,14 @@ The result and all gradients are those of the plain computation up to rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -134,7 +136,7 @@ class MixedCell(torch.autograd.Function):
         nodes = [Node(torch.zeros_like(like), like.new_zeros(like.shape[1])) for _ in range(NUM_NODES)]
         statistics: dict[tuple[int, int], list[Statistics]] = {}
         products: dict[tuple[int, int], list[Tensor]] = {}
-        with torch.autocast(first.device.type, enabled=False):
+        with without_autocast(first.device.type):
             for index in range(_NUM_SOURCES):
                 if index >= NUM_INPUTS:
                     matrices.append(nodes[index - NUM_INPUTS].value())
@@ -159,7 +161,7 @@ class MixedCell(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """Return the gradients of what :meth:`forward` takes."""
-        with torch.autocast(gradient.device.type, enabled=False):
+        with without_autocast(gradient.device.type):
             return _go_back(ctx, gradient)
 
 
@@ -211,7 +213,13 @@ def _whole_matrix(image: Tensor, dtype: torch.dtype, *, copy: bool = False) -> T
 def compute_dtype(state: Tensor) -> torch.dtype:
     """Return in which precision convolutions of a state are computed: its own, or that of the autocast around."""
     kind = state.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state.dtype
+    autocast = is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if autocast else state.dtype
+
+
+def without_autocast(kind: str) -> AbstractContextManager[Any]:
+    """Return a block in which nothing is cast; a kind of device that has no autocast, such as meta, needs none."""
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
 
 
 def _fill_up_kernel(kernel: Tensor, channels: int) -> Tensor:

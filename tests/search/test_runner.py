@@ -18,6 +18,7 @@ from nni_nastc.config import SearchConfig, dump_config, load_config
 from nni_nastc.errors import DataError, ModelError, RunFolderError
 from nni_nastc.evaluation.history import HISTORY_FILE, STATE_FILE
 from nni_nastc.genotype import EDGES, Genotype
+from nni_nastc.search.mixed_cell import MixedCell
 from nni_nastc.search.runner import run_search
 from nni_nastc.search.supernet import derive
 from tests.toy import ToySet, history_of, without_times
@@ -133,11 +134,14 @@ def test_resolved_configuration_is_plain_yaml(toy: ToySet, tmp_path):
 
 
 def test_too_little_memory_says_what_fits(toy: ToySet, tmp_path, monkeypatch):
-    def exhausted(*arguments):
+    forward = MixedCell.forward
+
+    def exhausted(ctx, plan, weights, *rest):
+        if weights.is_meta:  # it is being counted
+            return forward(ctx, plan, weights, *rest)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("nni_nastc.search.mixed_cell.MixedCell.forward", staticmethod(exhausted))
-    monkeypatch.setattr("nni_nastc.evaluation.memory.largest_batch", lambda *arguments: 3)
-    message = r"out of memory in a search step with data\.batch_size 6 and T = 8; .*use data\.batch_size=3"
+    message = r"out of memory in a search step with data\.batch_size 6 and T = 8; .*use data\.batch_size=5"
     with pytest.raises(ModelError, match=message):
         run_search(toy.search(tmp_path / "run"))
