@@ -214,6 +214,6 @@ def shipped_genotypes() -> tuple[str, ...]:
 
 def _unknown(name: str) -> str:
     names = [*METHODS, *shipped_genotypes(), f"{RANDOM_CELL}:SEED"]
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"no network is called {name!r}: give a genotype's JSON file or one of {', '.join(names)}{hint}"

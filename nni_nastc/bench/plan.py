@@ -201,7 +201,9 @@ def check_bench(config: BenchConfig) -> VideoSet:
             f"a run of a bench takes one device, got trainer.devices={trainer.devices}, "
             f"trainer.num_nodes={trainer.num_nodes}; set both to 1, and spread the runs as trials of nnictl"
         )
-    check_trainer(trainer.accelerator, trainer.devices, trainer.precision)
+    check_trainer(
+        trainer.accelerator, trainer.devices, trainer.precision, sync_batchnorm=trainer.sync_batchnorm
+    )
     videos = open_videos(config)
     problems = _shared_folders(config)
     problems += [problem for method in config.methods if (problem := _problem(config, videos, method))]

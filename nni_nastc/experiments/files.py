@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import torch
 from nni.common.hpo_utils.validation import validate_search_space
 from nni.experiment.config import ExperimentConfig, utils
 from nni.tools.package_utils import get_all_algo_meta
+from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
 from nni_nastc.config import load_yaml, parse_override, set_value
-from nni_nastc.errors import ConfigError, ExperimentError
+from nni_nastc.errors import ConfigError, ExperimentError, first_line
 from nni_nastc.experiments.server import LOOPBACK
 
 _KEYS = (
@@ -67,6 +69,8 @@ def load_experiment(
         raise ConfigError(f"{path} is no experiment file of NNI: it has neither trialCommand nor trainingService")
     if unknown := [key for key in values if _plain(key) not in map(_plain, _KEYS)]:
         raise ConfigError(f"{path}: " + "; ".join(f"unknown key {key}{_nearest(key, _KEYS)}" for key in unknown))
+    if not isinstance(values.get("trainingService", {}), dict):
+        raise ConfigError(f"{path}: trainingService must be a mapping, got {values['trainingService']!r}")
     _check_algorithms(path, values)
     local = _platform(values) == "local"
     if local:
@@ -78,8 +82,10 @@ def load_experiment(
     try:
         config = ExperimentConfig(**values).canonical_copy()
         validate_search_space(config.search_space, raise_exception=True)
+        _check_choices(config.search_space)
+        _try_algorithms(config)
     except (AttributeError, ValueError, TypeError, AssertionError, KeyError, OSError) as problem:  # NNI raises them all
-        reason = " ".join(str(problem).split())
+        reason = " ".join(str(problem).split()) or _rule(problem)
         raise ConfigError(f"{path}: {reason}; see NNI's reference of experiment files") from None
     finally:
         utils.unset_base_path()
@@ -99,6 +105,35 @@ def _check_algorithms(path: Path, values: dict[str, Any]) -> None:
             raise ConfigError(
                 f"{path}: {kind}.name: unknown {name!r}, known are {', '.join(known)}{_nearest(str(name), known)}"
             )
+
+
+def _check_choices(search_space: Any) -> None:
+    """Refuse choices of nothing, of which NNI's tuners die without a word."""
+    for name, given in (search_space or {}).items():
+        if not isinstance(given, dict) or given.get("_type") != "choice":
+            continue
+        if not given["_value"]:
+            raise ValueError(f"searchSpace: {name} is a choice of nothing")
+        for value in given["_value"]:
+            if isinstance(value, dict):
+                _check_choices({key: nested for key, nested in value.items() if key != "_name"})
+
+
+def _try_algorithms(config: ExperimentConfig) -> None:
+    """Build NNI's own tuner and assessor once: NNI would tell of wrong options only after it has started."""
+    for kind in ("tuner", "assessor"):
+        algorithm = getattr(config, kind)
+        if algorithm is None or not algorithm.name or algorithm.name == "_none_":
+            continue
+        try:
+            create_builtin_class_instance(algorithm.name, algorithm.class_args, f"{kind}s")
+        except Exception as problem:  # of whatever kind the algorithm raises
+            raise ValueError(f"{kind} {algorithm.name}: {first_line(problem)}") from None
+
+
+def _rule(problem: BaseException) -> str:
+    """Return the line of NNI's that was not fulfilled, for want of words."""
+    return traceback.extract_tb(problem.__traceback__)[-1].line or type(problem).__name__
 
 
 def _platform(values: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 // programs of node are left alone.
 'use strict';
 
+const childProcess = require('child_process');
 const Module = require('module');
 const net = require('net');
 
@@ -45,6 +46,15 @@ if (/[\\/]nni_node[\\/](common[\\/]trial_keeper[\\/])?main\.js$/.test(process.ar
             return listen.call(this, { ...target, host: HOST }, ...callbacks);
         }
         return listen.apply(this, given);
+    };
+
+    // So does TensorBoard, which the page starts with --bind_all.
+    const spawn = childProcess.spawn;
+    childProcess.spawn = function (command, parts, ...rest) {
+        if (command !== 'tensorboard' || process.env.NASTC_OPEN === 'yes') {
+            return spawn.call(this, command, parts, ...rest);
+        }
+        return spawn.call(this, command, parts.map((part) => part.replace('--bind_all', `--host ${HOST}`)), ...rest);
     };
 
     // Where it is asked for, the manager ends with the process that has started it, even if that is killed.

@@ -59,12 +59,15 @@ def train_network(run: Path, files: TrialFiles) -> None:
     from nni_nastc.runs import CONFIG_FILE, SPLIT_FILE
     from nni_nastc.search.reporting import ReportMetrics, WriteTensorBoard
     from nni_nastc.search.trial_files import trial_config
+    from nni_nastc.search.trial_output import show_to_tensorboard
     from nni_nastc.session import training_session
     from nni_nastc.training import train
 
     config = trial_config(load_config(SearchConfig, run / CONFIG_FILE), files)
     halves = read_object(run / SPLIT_FILE, RunFolderError)
-    board = WriteTensorBoard(Path(os.environ["NNI_OUTPUT_DIR"], "tensorboard"))
+    output = Path(os.environ["NNI_OUTPUT_DIR"])
+    show_to_tensorboard(output)
+    board = WriteTensorBoard(output / "tensorboard")
     with training_session():
         train(config, [ReportMetrics(), board], held_out=frozenset(halves["alphas"]))
     files.drop_state()

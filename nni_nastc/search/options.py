@@ -62,8 +62,9 @@ def check_options(constructor: Callable[..., Any], options: Mapping[str, Any]) -
 
 def unknown_name(name: str, known: Sequence[str]) -> str:
     """Say that a name is not known, which ones are, and which of them is nearest."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    plain = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), plain, n=1)
+    hint = f" (did you mean {plain[near[0]]}?)" if near else ""
     return f"unknown {name!r}, known are {', '.join(known)}{hint}"
 
 

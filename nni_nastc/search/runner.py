@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -30,6 +31,8 @@ from nni_nastc.search.strategies import make_strategy
 from nni_nastc.search.task import Search, SearchTask
 from nni_nastc.search.temp_darts import TempDARTS
 from nni_nastc.space.network import NasTCSpace
+
+_logger = logging.getLogger(__name__)
 
 GENOTYPE_FILE = "genotype.json"
 
@@ -80,7 +83,7 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
     check_processes(config.trainer.devices, config.trainer.num_nodes)
     if is_distributed(config.trainer):
         _check_distributed(config, strategy)
-    config = with_usable_precision(config)
+    config = _precise_enough(with_usable_precision(config), strategy)
     device = local_device(config.trainer.accelerator)
     videos = VideoSet.from_config(config.data, seed=config.seed, device=device)
     weight_half, alpha_half = halves(videos.records("train"), config.seed)
@@ -109,6 +112,17 @@ def run_search(config: SearchConfig, callbacks: Sequence[Callback] = ()) -> Geno
             draw_cell(genotype, config.output / "cell.png")
             genotype.to_json(config.output / GENOTYPE_FILE)  # marks the run as finished
         return genotype
+
+
+def _precise_enough(config: SearchConfig, strategy: Strategy) -> SearchConfig:
+    """Return the configuration; differences of gradients need full precision, of which half leaves nothing of them."""
+    precision = config.trainer.precision
+    if not (isinstance(strategy, TempDARTS) and strategy.order == 2) or precision == "32-true":
+        return config
+    _logger.warning(
+        "trainer.precision is %s, too coarse for the differences of strategy.order 2; searching with 32-true", precision
+    )
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": "32-true"})})
 
 
 def _check_kind(config: SearchConfig, search: Search) -> None:

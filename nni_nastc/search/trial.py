@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nni_nastc.errors import ConfigError, ExperimentError, NastcError
+from nni_nastc.search.trial_output import experiment_folder, show_to_tensorboard
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="trial", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=("search", "cell", "train", "bench"), help="what the trial does")
     parser.add_argument("--config", help="YAML file of nastc search, train or bench")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: cores / concurrency of the experiment")
+    parser.add_argument("--threads", type=_count, help="CPU threads; default: cores / concurrency of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
     arguments = parser.parse_intermixed_args(argv)
     _log_to_stdout()
@@ -110,7 +111,7 @@ def run_trial(task: str, config_file: str | None, overrides: Sequence[str]) -> d
     values = {**dict(map(parse_override, overrides)), **parameters}
     by_hand = DEFAULT_OUTPUT if task == "bench" else values.get("output", DEFAULT_OUTPUT)
     folder = Path(os.environ.get("NNI_OUTPUT_DIR") or by_hand)
-    _show_to_tensorboard(folder)
+    show_to_tensorboard(folder)
     curves = WriteTensorBoard(folder / "tensorboard")
     if task != "bench":
         values["output"] = str(folder / "run")
@@ -171,6 +172,13 @@ def check_data(data: DataConfig) -> None:
             )
 
 
+def _count(text: str) -> int:
+    """Read a number from 1 up."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up: given {text!r}")
+    return int(text)
+
+
 def set_threads(threads: int | None = None) -> int | None:
     """Share the cores between the trials of an experiment, before PyTorch starts its threads.
 
@@ -193,26 +201,9 @@ def set_threads(threads: int | None = None) -> int | None:
     return threads
 
 
-def _experiment_folder() -> Path | None:
-    """Return the folder of the experiment; None outside one, and on another machine than the manager's."""
-    folder = Path(os.environ.get("NNI_OUTPUT_DIR", ""))
-    return next((path for path in folder.parents if (path / "db" / "nni.sqlite").is_file()), None)
-
-
-def _show_to_tensorboard(folder: Path) -> None:
-    """Link a trial's output to where the TensorBoard button of NNI's web page looks for it, which is elsewhere."""
-    experiment = _experiment_folder()
-    if experiment is None:
-        return
-    place = experiment / "trials" / folder.name
-    place.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        (place / "output").symlink_to(folder.resolve(), target_is_directory=True)
-
-
 def _concurrency() -> int | None:
     """Return how many trials the experiment runs at a time, from its database."""
-    experiment = _experiment_folder()
+    experiment = experiment_folder()
     if experiment is None:
         return None
     database = experiment / "db" / "nni.sqlite"

@@ -167,7 +167,7 @@ def _caption(result: dict[str, Any]) -> str:
 def _search_step(size: StepSize, repeats: int, rates: dict[str, float], progress: Progress) -> dict[str, Any]:
     where = f"search step, T = {size.timesteps}, batch {size.batch}"
     memory = {}
-    for name in ("ours", "stock_nni"):
+    for name in ("ours", "stock_nni", "published_darts"):
         progress(f"{where}: memory of {name}")
         memory[name] = step_memory(name, size)
     names = [name for name in STEPS if name != "bfloat16" or has_bfloat16(torch.device(size.device))]
@@ -179,9 +179,11 @@ def _search_step(size: StepSize, repeats: int, rates: dict[str, float], progress
     return {
         "size": asdict(size),
         **compared,
+        "seconds_per_superframe": seconds / (size.batch * size.timesteps),
         "speedup_vs_stock_nni": compared["stock_nni"]["median_s"] / seconds,
         "memory_bytes": memory,
         "memory_ratio_vs_stock_nni": memory["ours"] / memory["stock_nni"],
+        "memory_ratio_vs_published_darts": memory["ours"] / memory["published_darts"],
         "counted_operations": counted.operations,
         "counted_bytes": counted.bytes,
         "product_fraction": counted.operations / seconds / rates["product_flops"],

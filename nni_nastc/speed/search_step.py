@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from nni_nastc.devices import choose_device, synchronise
+from nni_nastc.errors import ModelError
 from nni_nastc.evaluation.module import RecognitionModule
 from nni_nastc.evaluation.scoring import loss_of
 from nni_nastc.search.temp_darts import TempDARTS
@@ -92,6 +93,7 @@ class StrategyStep:
     def __init__(self, strategy: DARTS, space: nn.Module, size: StepSize, precision: str = "32-true") -> None:
         self.strategy, self.space, self.size, self.precision = strategy, space, size, precision
         strategy.mutate_model(space)
+        space.to(choose_device(size.device))  # weights do not count as what a step takes
         self.batch = make_batch(size)
 
     def __call__(self) -> float:
@@ -168,10 +170,22 @@ STEPS: Mapping[str, Callable[[StepSize], Callable[[], float]]] = MappingProxyTyp
 
 
 def step_memory(name: str, size: StepSize) -> int:
-    """Return the bytes that a step takes above what the model and the batch do, in a fresh process."""
+    """Return the bytes that a step takes above what the model and the batch do, in a fresh process.
+
+    Raises
+    ------
+    ModelError
+        If the process fails: memory is short, as a rule.
+    """
     command = [sys.executable, "-m", "nni_nastc.speed.search_step", name, *map(str, astuple(size))]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return int(output.split()[-1])
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise ModelError(
+            f"no search step of {name} with batch {size.batch} and T = {size.timesteps} ({reason}); "
+            "give a smaller --batch or --timesteps"
+        )
+    return int(done.stdout.split()[-1])
 
 
 def main(arguments: list[str]) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from nni_nastc.experiments import server
 
@@ -36,6 +39,29 @@ def only_manager(home: Path) -> Iterator[server.Manager | None]:
     finally:
         for manager in managers_in(home):
             server.stop_manager(manager)
+
+
+def other_addresses() -> list[str]:
+    """The machine's addresses but 127.0.0.1; the rest of 127.0.0.0/8 is there on every Linux."""
+    found = {
+        address.address.partition("%")[0]
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family in (socket.AF_INET, socket.AF_INET6) and not address.address.startswith("fe80:")
+    }
+    return sorted((found | {"127.0.0.2"}) - {"127.0.0.1"})
+
+
+def assert_closed(manager: server.Manager) -> None:
+    """Its pages are below its prefix only, and on no other address of this machine."""
+    status, body = server.request(manager.port, f"{manager.prefix}/api/v1/nni/check-status")
+    assert (status, json.loads(body)["status"]) == (200, "RUNNING")
+    assert len(manager.prefix) == 32
+    for path in ("", "oview", "api/v1/nni/check-status", "api/v1/nni/experiment", f"x{manager.prefix}/api/v1/nni"):
+        assert server.request(manager.port, path)[0] == 404, path
+    for address in other_addresses():
+        with pytest.raises(ConnectionRefusedError):
+            server.request(manager.port, f"{manager.prefix}/api/v1/nni/check-status", host=address)
 
 
 def processes_in(folder: Path) -> list[str]:

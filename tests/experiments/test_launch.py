@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
 import os
 import re
@@ -13,9 +14,11 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -25,8 +28,15 @@ from nni_nastc.experiments import server
 from nni_nastc.experiments.files import load_experiment
 from nni_nastc.experiments.results import read_experiment
 from nni_nastc.genotype import Genotype
-from tests.experiments.managers import ROOT, environment_of, managers_in, only_manager, processes_in
-from tests.experiments.test_server import other_addresses
+from tests.experiments.managers import (
+    ROOT,
+    assert_closed,
+    environment_of,
+    managers_in,
+    only_manager,
+    other_addresses,
+    processes_in,
+)
 from tests.toy import ToySet
 
 TRIAL = """
@@ -131,6 +141,7 @@ def test_nothing_goes_on_after_it(home, ending):
         wait_for_trials(home, 2)
         with_manager = managers_in(home)
         assert len(with_manager) == 1
+        assert_closed(with_manager[0])
         process.send_signal(ending)
         out, err = process.communicate(timeout=90)
     finally:
@@ -199,6 +210,26 @@ def test_the_shipped_files_launch_as_they_stand(home, toy: ToySet, name):
         assert results.best.curve[-1] == results.best.score
         logs = manager.folder / "trials" / results.best.id / "output" / "tensorboard"
         assert list(logs.glob("events.out.tfevents.*")), "where the web page's TensorBoard looks"
+        assert_closed(manager)
+        if name == "cell_tuner":
+            assert addresses_of_tensorboard(manager, results.best.id) == {"127.0.0.1"}
+
+
+def addresses_of_tensorboard(manager: server.Manager, trial: str) -> set[str]:
+    """Start TensorBoard as the button of the web page does, and return where it listens."""
+    connection = http.client.HTTPConnection("127.0.0.1", manager.port, timeout=20)
+    body, header = json.dumps({"trials": trial}), {"Content-Type": "application/json"}
+    connection.request("POST", f"/{manager.prefix}/api/v1/nni/tensorboard", body, header)
+    assert connection.getresponse().status == 200
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for process in psutil.Process(manager.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+                if listening and any("tensorboard" in part for part in process.cmdline()):
+                    return set(listening)
+        time.sleep(0.2)
+    raise AssertionError("no TensorBoard has started")
 
 
 @pytest.mark.slow
@@ -227,6 +258,14 @@ def test_trials_that_miss_the_store_say_so(home):
         ({"trainingService": {"platform": "locl"}}, [], "small.yml: "),
         ({"trialCodeDirectory": "nowhere"}, [], "nowhere"),
         ({"tuner": "TPE"}, [], "small.yml: "),
+        ({"tuner": {}}, [], "small.yml: "),
+        ({"tuner": {"name": "TPE", "classArgs": {"optimize": 3}}}, [], "small.yml: tuner TPE: "),
+        ({"tuner": {"name": "TPE", "classArgs": {"optimize_mode": "sideways"}}}, [], "small.yml: tuner TPE: "),
+        ({"searchSpace": {"x": {"_type": "choice", "_value": []}}}, [], "searchSpace: x is a choice of nothing"),
+        ({"trialConcurrency": 0}, [], "trial_concurrency"),
+        ({"maxTrialNumber": -1}, [], "max_trial_number"),
+        ({"logLevel": "loud"}, [], "log_level"),
+        ({"trainingService": [1]}, [], "trainingService must be a mapping, got [1]"),
         ({"trialGpuNumber": 9}, [], "trialGpuNumber is 9, PyTorch can use"),
         ({}, ["trialGpuNumber=9"], "trialGpuNumber is 9, PyTorch can use"),
         ({}, ["maxTrial=9"], "unknown key maxTrial"),

@@ -21,6 +21,7 @@ import torch
 from nni_nastc.config import SearchConfig, dump_config, load_config
 from nni_nastc.errors import ConfigError, ExperimentError, FeatureStoreError, ModelError, NastcError
 from nni_nastc.experiments.results import read_experiment
+from nni_nastc.experiments.server import find_managers
 from nni_nastc.genotype import Genotype
 from nni_nastc.search import network_trial
 from nni_nastc.search.journal import Asked, Ended, Journal
@@ -30,7 +31,7 @@ from nni_nastc.search.sampling import MULTI_TRIAL
 from nni_nastc.search.training_service import cell_parameters
 from nni_nastc.search.trial_files import TrialFiles
 from nni_nastc.training import METRICS_FILE
-from tests.experiments.managers import environment_of, processes_in
+from tests.experiments.managers import assert_closed, environment_of, processes_in
 from tests.toy import ToySet
 
 OPTIONS = {
@@ -196,6 +197,8 @@ def test_interrupt_leaves_nothing(number, code, command):
     search = command(max_trials=20, epochs=500)
     process = search.start()
     search.wait(process, lambda: any(search.run.glob("trials/*/history.json")))
+    (manager,) = [one for one in find_managers() if one.folder.is_relative_to(search.run)]
+    assert_closed(manager)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err

@@ -80,6 +80,17 @@ def test_mixed_precision(toy: ToySet, tmp_path, monkeypatch, name):
     assert len(history_of(tmp_path / "run")["epochs"]) == 2
 
 
+@pytest.mark.usefixtures("_no_pictures")
+def test_second_order_takes_full_precision(toy: ToySet, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("nni_nastc.acceleration.has_bfloat16", lambda device: True)
+    trainer = {"accelerator": "cpu", "precision": "bf16-mixed"}
+    rough = run_search(toy.search(tmp_path / "rough", epochs=1, strategy={"order": 2}, trainer=trainer))
+    assert "too coarse for the differences of strategy.order 2; searching with 32-true" in caplog.text
+    exact = run_search(toy.search(tmp_path / "exact", epochs=1, strategy={"order": 2}))
+    assert without_times(history_of(tmp_path / "rough")) == without_times(history_of(tmp_path / "exact"))
+    assert rough == exact
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", ["RandomOneShot", "ENAS"])

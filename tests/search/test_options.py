@@ -19,6 +19,7 @@ from tests.toy import ToySet
     ("options", "message"),
     [
         ({"name": "TempDART"}, "did you mean TempDARTS"),
+        ({"name": "darts"}, "unknown 'darts'.*did you mean DARTS"),
         ({"arc_learning_rte": 0.1}, "strategy.arc_learning_rte: unknown.*did you mean arc_learning_rate"),
         ({"arc_learning_rate": "fast"}, "strategy.arc_learning_rate: input should be a valid number.*got 'fast'"),
         ({"arc_learning_rate": -1}, "input should be greater than or equal to 0, got -1"),

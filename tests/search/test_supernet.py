@@ -14,6 +14,8 @@ from nni_nastc.genotype import OPERATION_NAMES, SEARCHED_OPERATIONS
 from nni_nastc.nn import depthwise
 from nni_nastc.search import mixed_cell, states
 from nni_nastc.search.convolutions import Convolution
+from nni_nastc.search.darts import DARTS as OurDARTS
+from nni_nastc.search.darts import GumbelDARTS
 from nni_nastc.search.supernet import TempDartsCell
 from nni_nastc.search.temp_darts import TempDARTS
 from nni_nastc.space.network import NasTCSpace
@@ -33,10 +35,10 @@ def supernet(strategy, dtype=torch.float64, operations=SEARCHED_OPERATIONS, **si
     return model
 
 
-def pair(dtype, **sizes) -> tuple[nn.Module, nn.Module]:
+def pair(dtype, strategy=TempDARTS, **sizes) -> tuple[nn.Module, nn.Module]:
     """NNI's supernet and ours, with the same weights, alphas that differ, and statistics that differ."""
     generator = torch.Generator().manual_seed(1)
-    ours = supernet(TempDARTS(), dtype, **sizes)
+    ours = supernet(strategy(), dtype, **sizes)
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
             if "alpha" in name:
@@ -86,6 +88,15 @@ def test_same_as_nni(dtype, size, training):
     statistics = {n: b.double() for n, b in theirs.named_buffers()}
     for name, buffer in ours.named_buffers():
         torch.testing.assert_close(buffer.double(), statistics[name], rtol=TOLERANCE[dtype], atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("strategy", [OurDARTS, GumbelDARTS])
+def test_the_other_strategies_have_the_same_cell(strategy, monkeypatch):
+    """Gumbel's without its noise, of which two cells would draw different."""
+    monkeypatch.setattr(nn.functional, "gumbel_softmax", lambda x, *_, dim, **__: torch.softmax(x, dim))
+    theirs, ours = pair(torch.float64, strategy)
+    assert any(isinstance(module, TempDartsCell) for module in ours.modules())
+    assert_same(run(ours, features(torch.float64)), run(theirs, features(torch.float64)), 1e-9)
 
 
 @pytest.mark.gpu
