@@ -3,7 +3,7 @@
     nastc demo --out runs/demo
     python examples/benchmarks/strategies.py runs/demo
 
-One-shot strategies train their supernet for 12 epochs; the others train 8 networks for 12 epochs each, two trials at a
+One-shot strategies train their supernet for 6 epochs; the others train 4 networks for 6 epochs each, two trials at a
 time. ENAS and PolicyBasedRL need the extra: pip install 'nni_nastc[rl]'. The folder gets ``strategies/NAME``, the runs,
 and ``strategies.json``.
 """
@@ -23,8 +23,8 @@ from nni_nastc import Genotype
 from nni_nastc.search.strategies import STRATEGIES
 
 CONFIG = Path(__file__).parents[1] / "own_videos" / "search.yaml"
-ONE_SHOT = {"epochs": 12}
-BY_TRIALS = {"trials.epochs": 12, "trials.max_trials": 8, "trials.concurrency": 2}
+ONE_SHOT = {"epochs": 6}
+BY_TRIALS = {"trials.epochs": 6, "trials.max_trials": 4, "trials.concurrency": 2}
 
 
 def search(name: str, demo: Path) -> float:
