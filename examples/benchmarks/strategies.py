@@ -17,9 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from nni.nas.strategy import DARTS, RandomOneShot
-
 from nni_nastc import Genotype
+from nni_nastc.search.sampling import MULTI_TRIAL
 from nni_nastc.search.strategies import STRATEGIES
 
 CONFIG = Path(__file__).parents[1] / "own_videos" / "search.yaml"
@@ -38,7 +37,7 @@ def search(name: str, demo: Path) -> float:
         "data.annotations": demo / "annotations.json",
         "data.timesteps": 16,
         "strategy": f"{{name: {name}}}",
-        **(ONE_SHOT if issubclass(STRATEGIES[name], (DARTS, RandomOneShot)) else BY_TRIALS),
+        **(BY_TRIALS if name in MULTI_TRIAL else ONE_SHOT),
     }
     command = [sys.executable, "-m", "nni_nastc", "search", CONFIG, *(f"{k}={v}" for k, v in overrides.items())]
     start = time.perf_counter()
