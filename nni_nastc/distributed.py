@@ -5,6 +5,7 @@ A run has one process unless Lightning, torchrun or SLURM started several; then 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,12 @@ def is_main() -> bool:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
     return all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES)
+
+
+def only_main_warns() -> None:
+    """Keep from the terminal what this package tells in other processes than the main one, which tells the same."""
+    if not is_main():
+        logging.getLogger("nni_nastc").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from torch import nn
 
 from nni_nastc.bundle import Bundle, find_checkpoint, load_bundle
-from nni_nastc.errors import ModelError
+from nni_nastc.errors import ModelError, first_line
 from nni_nastc.files import atomic_path
 from nni_nastc.nn.folding import fold_batch_norms
 
@@ -150,7 +150,7 @@ def _difference(model: onnx.ModelProto, module: nn.Module, bundle: Bundle) -> fl
             differences.append(np.abs(logits - expected).max() / np.abs(expected).max())
     except (onnx.checker.ValidationError, Fail, InvalidArgument, InvalidGraph, RuntimeException) as problem:
         raise ModelError(
-            f"ONNX Runtime cannot run the exported network ({str(problem).splitlines()[0]}); try another opset"
+            f"ONNX Runtime cannot run the exported network ({first_line(problem)}); try another opset"
         ) from problem
     return float(max(differences))
 

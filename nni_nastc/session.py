@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 
 from nni_nastc.devices import keep_freed_memory
-from nni_nastc.distributed import is_main, part
+from nni_nastc.distributed import is_main, only_main_warns, part
 
 _CHATTY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "nni", "torch.onnx")
 
@@ -35,8 +35,7 @@ def training_session() -> Iterator[None]:
     """
     keep_freed_memory()
     handler = signal.getsignal(signal.SIGINT)
-    if not is_main():
-        logging.getLogger("nni_nastc").setLevel(logging.ERROR)
+    only_main_warns()
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "nni_nastc"
 LEVELS = {
     "": 0,  # the package itself: the version and lazy names
     "errors": 0,
+    "arguments": 0,
     "files": 1,
     "config": 3,
     "genotype": 2,

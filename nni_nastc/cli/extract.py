@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from nni_nastc.features.backbone_names import BACKBONE_ENDPOINTS, I3D_NAME
+from nni_nastc.arguments import count
+from nni_nastc.features.backbone_names import BACKBONE_ENDPOINTS, I3D_NAME, PRECISIONS
 
 if TYPE_CHECKING:
     from nni_nastc.features.backbone import Backbone
@@ -104,7 +104,7 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="float32",
-        choices=("float32", "bfloat16"),
+        choices=PRECISIONS,
         help="that the network computes with; bfloat16 suits GPUs, and how far it is from float32 is said at the end "
         "(default: %(default)s)",
     )
@@ -118,7 +118,7 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-nodes",
-        type=_count,
+        type=count,
         default=1,
         metavar="M",
         help="machines, each with as many devices; torchrun or SLURM starts them (default: 1)",
@@ -127,13 +127,12 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Extract, or plan to; say what came of it, and which videos failed."""
-    from nni_nastc.distributed import check_processes, is_main
+    from nni_nastc.distributed import check_processes, only_main_warns
 
     many = (arguments.devices, arguments.num_nodes) != (1, 1) and not arguments.dry_run
     if not many:
         check_processes(1, 1, "--devices", "--num-nodes")
-    if not is_main():
-        logging.getLogger("nni_nastc").setLevel(logging.ERROR)
+    only_main_warns()
     videos = _find(arguments)  # before the weights are fetched
 
     from nni_nastc.features.extraction_settings import ExtractionSettings
@@ -320,14 +319,7 @@ def _exit_code(failed: Mapping[str, str]) -> int:
 
 def _devices(text: str) -> int | str:
     """Read "auto" or a number from 1 up."""
-    return text if text == "auto" else _count(text)
-
-
-def _count(text: str) -> int:
-    """Read a number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up: given {text!r}")
-    return int(text)
+    return text if text == "auto" else count(text)
 
 
 def _windows(text: str) -> Literal["all"] | int:

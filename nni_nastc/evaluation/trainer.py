@@ -17,7 +17,13 @@ Training = TypeVar("Training", SearchConfig, TrainConfig)
 
 def with_usable_precision(config: Training) -> Training:
     """Return a configuration with a precision that the hardware has, which is what is then recorded."""
-    precision = usable_precision(config.trainer.precision, local_device(config.trainer.accelerator))
+    return with_precision(
+        config, usable_precision(config.trainer.precision, local_device(config.trainer.accelerator))
+    )
+
+
+def with_precision(config: Training, precision: str) -> Training:
+    """Return a configuration with another precision, as Lightning calls it."""
     return config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": precision})})
 
 

@@ -8,9 +8,8 @@ from typing import Literal
 
 from nni_nastc.errors import ConfigError
 from nni_nastc.features.backbone import Backbone
+from nni_nastc.features.backbone_names import PRECISIONS, Precision
 from nni_nastc.features.manifest import StoreSettings
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class ExtractionSettings:
     pool: int | None = None
     fps: float | None = None
     batch_size: int = 8
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     device: str = "auto"
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nni_nastc.errors import FeatureStoreError
-from nni_nastc.features.backbone_names import BACKBONE_ENDPOINTS
+from nni_nastc.features.backbone_names import BACKBONE_ENDPOINTS, Precision
 from nni_nastc.features.superframes import SUPERFRAME_LENGTH
 from nni_nastc.files import read_json, typed_fields, write_json
 
@@ -63,7 +63,7 @@ class StoreSettings:
     superframe_length: int = SUPERFRAME_LENGTH
     windows: Literal["all"] | int = "all"
     pool: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     @classmethod
     def from_dict(cls, value: Any) -> StoreSettings:

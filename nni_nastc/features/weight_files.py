@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nni_nastc.errors import WeightsError
+from nni_nastc.errors import WeightsError, first_line
 from nni_nastc.features.i3d_formats import flatten_jax, to_i3d_state
 from nni_nastc.features.numpy_pickle import read_arrays
 from nni_nastc.files import atomic_path
@@ -129,7 +129,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
                 f"{file} was refused: it wants to run {refused[1] or refused[2]}, which no weights need; "
                 "save the state dictionary alone, or get the file from a source that you trust"
             ) from None
-        raise WeightsError(f"{file} is damaged ({str(problem).partition(chr(10))[0]}); get it anew") from problem
+        raise WeightsError(f"{file} is damaged ({first_line(problem)}); get it anew") from problem
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{file} holds no state dictionary (names to tensors); save `model.state_dict()` alone")

@@ -18,7 +18,7 @@ from nni_nastc.data.splits import halves
 from nni_nastc.devices import check_trainer, local_device
 from nni_nastc.distributed import check_processes, is_main
 from nni_nastc.errors import ConfigError, ModelError
-from nni_nastc.evaluation.trainer import with_usable_precision
+from nni_nastc.evaluation.trainer import with_precision, with_usable_precision
 from nni_nastc.files import write_json
 from nni_nastc.genotype import Genotype
 from nni_nastc.models import SEARCH_SPACES
@@ -122,7 +122,7 @@ def _precise_enough(config: SearchConfig, strategy: Strategy) -> SearchConfig:
     _logger.warning(
         "trainer.precision is %s, too coarse for the differences of strategy.order 2; searching with 32-true", precision
     )
-    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": "32-true"})})
+    return with_precision(config, "32-true")
 
 
 def _check_kind(config: SearchConfig, search: Search) -> None:

@@ -30,6 +30,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nni_nastc.arguments import count
 from nni_nastc.errors import ConfigError, ExperimentError, NastcError
 from nni_nastc.search.trial_output import experiment_folder, show_to_tensorboard
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="trial", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=("search", "cell", "train", "bench"), help="what the trial does")
     parser.add_argument("--config", help="YAML file of nastc search, train or bench")
-    parser.add_argument("--threads", type=_count, help="CPU threads; default: cores / concurrency of the experiment")
+    parser.add_argument("--threads", type=count, help="CPU threads; default: cores / concurrency of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
     arguments = parser.parse_intermixed_args(argv)
     _log_to_stdout()
@@ -170,13 +171,6 @@ def check_data(data: DataConfig) -> None:
                 f"{key} is not there: {path.resolve()}; give the right path in the line of trialCommand that has "
                 f"{key}, or make the example's data first: nastc demo --out runs/demo"
             )
-
-
-def _count(text: str) -> int:
-    """Read a number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up: given {text!r}")
-    return int(text)
 
 
 def set_threads(threads: int | None = None) -> int | None:
