@@ -50,3 +50,15 @@ def training_session() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def without_logs(name: str) -> Iterator[None]:
+    """Keep back what a logger of that name tells in a block, errors included: the caller tells them in words."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -21,6 +21,7 @@ from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 from nni_nastc.config import load_yaml, parse_override, set_value
 from nni_nastc.errors import ConfigError, ExperimentError, first_line
 from nni_nastc.experiments.server import LOOPBACK
+from nni_nastc.session import without_logs
 
 _KEYS = (
     "experimentName", "searchSpaceFile", "searchSpace", "trialCommand", "trialCodeDirectory", "trialConcurrency",
@@ -120,13 +121,18 @@ def _check_choices(search_space: Any) -> None:
 
 
 def _try_algorithms(config: ExperimentConfig) -> None:
-    """Build NNI's own tuner and assessor once: NNI would tell of wrong options only after it has started."""
+    """Build NNI's own tuner and assessor once: NNI would tell of wrong options only after it has started.
+
+    Advisors (Hyperband, BOHB) are left out: they talk to the manager as soon as they are built.
+    """
+    advisors = {meta.name.lower() for meta in get_all_algo_meta() if meta.is_advisor}
     for kind in ("tuner", "assessor"):
         algorithm = getattr(config, kind)
-        if algorithm is None or not algorithm.name or algorithm.name == "_none_":
+        if algorithm is None or not algorithm.name or algorithm.name.lower() in {"_none_", *advisors}:
             continue
         try:
-            create_builtin_class_instance(algorithm.name, algorithm.class_args, f"{kind}s")
+            with without_logs("nni"):  # of the seed that it draws
+                create_builtin_class_instance(algorithm.name, algorithm.class_args, f"{kind}s")
         except Exception as problem:  # of whatever kind the algorithm raises
             raise ValueError(f"{kind} {algorithm.name}: {first_line(problem)}") from None
 

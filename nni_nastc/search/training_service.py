@@ -8,7 +8,6 @@ process of the search itself: it speaks the manager's tuner protocol, and reads 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import time
@@ -38,6 +37,7 @@ from nni_nastc.genotype import CELL_LABEL, Genotype
 from nni_nastc.search.processes import NNI_FOLDER, stop_orphans, terminable, trial_command, uninterrupted
 from nni_nastc.search.trial_engine import Outcome, Trial
 from nni_nastc.search.trial_files import TrialFiles
+from nni_nastc.session import without_logs
 
 _START_TRIES = 30
 _HANDSHAKE_S = 30.0
@@ -268,16 +268,14 @@ def _patient_launcher() -> Iterator[None]:
 
     Its log lines tell of the port on all interfaces, which is not so; the search prints the page's address itself.
     """
-    check, logger = launcher._check_rest_server, logging.getLogger("nni.experiment")
+    check = launcher._check_rest_server
 
     def patient(port: int, retry: int = _START_TRIES, url_prefix: str | None = None) -> None:
         check(port, _START_TRIES, url_prefix)
 
-    level = logger.level
     launcher._check_rest_server = patient
-    logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with without_logs("nni.experiment"):
+            yield
     finally:
         launcher._check_rest_server = check
-        logger.setLevel(level)

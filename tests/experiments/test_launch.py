@@ -247,6 +247,21 @@ def test_trials_that_miss_the_store_say_so(home):
 
 
 @pytest.mark.parametrize(
+    "tuner",
+    [
+        {"name": "TPE"},
+        {"name": "Random"},
+        {"name": "Hyperband", "classArgs": {"optimize_mode": "maximize", "R": 9, "eta": 3}},
+    ],
+    ids=lambda tuner: tuner["name"],
+)
+def test_tuners_are_tried_without_a_word(home, capfd, tuner):
+    write_experiment(home, tuner=tuner)
+    assert load_experiment(home / "small.yml").tuner.name == tuner["name"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
         ({"tuner": {"name": "TPP"}}, [], "tuner.name: unknown 'TPP'"),
