@@ -52,10 +52,10 @@ def other_addresses() -> list[str]:
     return sorted((found | {"127.0.0.2"}) - {"127.0.0.1"})
 
 
-def assert_closed(manager: server.Manager) -> None:
-    """Its pages are below its prefix only, and on no other address of this machine."""
+def assert_closed(manager: server.Manager, state: str = "RUNNING") -> None:
+    """It is in that state; its pages are below its prefix only, and on no other address of this machine."""
     status, body = server.request(manager.port, f"{manager.prefix}/api/v1/nni/check-status")
-    assert (status, json.loads(body)["status"]) in [(200, "RUNNING"), (200, "NO_MORE_TRIAL")]
+    assert (status, json.loads(body)["status"]) == (200, state)
     assert len(manager.prefix) == 32
     for path in ("", "oview", "api/v1/nni/check-status", "api/v1/nni/experiment", f"x{manager.prefix}/api/v1/nni"):
         assert server.request(manager.port, path)[0] == 404, path

@@ -141,7 +141,7 @@ def test_nothing_goes_on_after_it(home, ending):
         wait_for_trials(home, 2)
         with_manager = managers_in(home)
         assert len(with_manager) == 1
-        assert_closed(with_manager[0])
+        assert_closed(with_manager[0], "NO_MORE_TRIAL")
         process.send_signal(ending)
         out, err = process.communicate(timeout=90)
     finally:
