@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -11,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from nni_nastc.errors import ConfigError
+from nni_nastc.errors import ConfigError, did_you_mean
 from nni_nastc.genotype import SEARCHED_OPERATIONS
 
 DatasetName = Literal["json", "charades", "multithumos", "breakfast"]
@@ -237,8 +236,7 @@ class BenchConfig(Section):
     @model_validator(mode="after")
     def _against_one_of_the_methods(self) -> BenchConfig:
         if self.against is not None and self.against not in self.methods:
-            near = difflib.get_close_matches(self.against, self.methods, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(self.against, self.methods)
             raise PydanticCustomError("rule", f"against must be one of methods, {self.against!r} is not there{hint}")
         return self
 
@@ -385,8 +383,7 @@ def _describe(schema: type[Section], error: Mapping[str, Any]) -> str:
     """Put one problem that pydantic found into our form."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(_keys(schema)), n=1, cutoff=0.5)
-        return f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else "")
+        return f"unknown key {key}{did_you_mean(key, _keys(schema))}"
     if error["type"] == "missing":
         return f"{key} is missing"
     if not key:  # a rule of several keys, which names them

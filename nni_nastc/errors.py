@@ -4,10 +4,33 @@ Each message is one line: what went wrong, the rule, what was given, what to do.
 exits with code 2. Every class also derives from the built-in one that callers would expect.
 """
 
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+
 
 def first_line(problem: BaseException) -> str:
     """Return what an exception says in its first line that is not empty, or its name if it says nothing."""
     return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean ONE?)" with the known name that is most like another; nothing if none is like it.
+
+    Case and underscores make no difference.
+    """
+    return _did_you_mean(name, tuple(known))
+
+
+@lru_cache(maxsize=1024)  # files repeat their mistakes, and comparing with all names takes a millisecond
+def _did_you_mean(name: str, known: tuple[str, ...]) -> str:
+    plain = {_plain(one): one for one in known}
+    near = difflib.get_close_matches(_plain(name), plain, n=1)
+    return f" (did you mean {plain[near[0]]}?)" if near else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
 
 
 class NastcError(Exception):

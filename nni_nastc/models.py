@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from nni_nastc.baselines.timeception import build_timeception
 from nni_nastc.baselines.transformer import TemporalTransformer
 from nni_nastc.baselines.trn import TemporalRelationNetwork
 from nni_nastc.baselines.videograph import VideoGraph, check_videograph_timesteps
-from nni_nastc.errors import ModelError
+from nni_nastc.errors import ModelError, did_you_mean
 from nni_nastc.files import typed_fields
 from nni_nastc.genotype import Genotype
 from nni_nastc.nn.network import build_network, check_timesteps, default_num_groups
@@ -214,6 +213,5 @@ def shipped_genotypes() -> tuple[str, ...]:
 
 def _unknown(name: str) -> str:
     names = [*METHODS, *shipped_genotypes(), f"{RANDOM_CELL}:SEED"]
-    near = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"no network is called {name!r}: give a genotype's JSON file or one of {', '.join(names)}{hint}"
+    known = f"give a genotype's JSON file or one of {', '.join(names)}"
+    return f"no network is called {name!r}: {known}{did_you_mean(name, names)}"

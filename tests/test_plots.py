@@ -16,10 +16,9 @@ from matplotlib.text import Text
 from nni_nastc.errors import NastcError
 from nni_nastc.genotype import EDGES, OPERATION_NAMES, SEARCHED_OPERATIONS, Genotype
 from nni_nastc.plots import (
+    AlphasMap,
     Curve,
     alphas_figure,
-    alphas_image,
-    alphas_map_figure,
     cell_figure,
     curves_figure,
     draw_alphas,
@@ -211,23 +210,26 @@ def test_drawing_leaves_pyplot_alone():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_alphas_image_shows_the_weights_of_the_last_epoch():
-    """A row an edge, a column an operation: the brightest place is where the largest alpha is."""
+def test_the_map_of_alphas_shows_the_weights_of_each_epoch():
+    """A row an edge, a column an operation: only where weights change does the picture change."""
     alphas = np.zeros((14, 3))
     alphas[11, 1] = 3.0
-    epochs = [{"epoch": 0, "alphas": np.eye(14, 3).tolist()}, {"epoch": 1, "alphas": alphas.tolist()}]
-    edges = [list(edge) for edge in EDGES]
-    history = {"epochs": epochs, "edges": edges, "operations": ["identity", "max_pool", "zero"]}
-    axes = alphas_map_figure(history).axes[0]
+    drawn = AlphasMap([list(edge) for edge in EDGES], ["identity", "max_pool", "zero"])
+    axes = drawn.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["identity", "max_pool", "zero"]
+    assert axes.get_yticklabels()[2].get_text() == "I_k-2 \u2192 B1"
+    even = drawn.image(np.zeros((14, 3)).tolist())
+    image = drawn.image(alphas.tolist())
     shown = np.asarray(axes.images[0].get_array())
     np.testing.assert_allclose(shown[11], np.exp([0, 3, 0]) / np.exp([0, 3, 0]).sum())
     np.testing.assert_allclose(shown[0], 1 / 3)
-    assert [label.get_text() for label in axes.get_xticklabels()] == history["operations"]
-    assert axes.get_yticklabels()[2].get_text() == "I_k-2 \u2192 B1"
-    assert "epoch 2" in axes.get_title(loc="left")
-    image = alphas_image(history)
     assert image.dtype == np.uint8
     assert image.shape[2] == 3
+    changed = np.argwhere((image != even).any(axis=-1))
+    top, bottom = (axes.transAxes.transform((0, share))[1] for share in (1 - 11 / 14, 1 - 12 / 14))
+    height = image.shape[0]
+    assert height - top - 1 <= changed[:, 0].min() < changed[:, 0].max() <= height - bottom + 1, "the row of the edge"
+    np.testing.assert_array_equal(drawn.image(np.zeros((14, 3))), even)
 
 
 def test_curves_and_the_points_of_others():

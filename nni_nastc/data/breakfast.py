@@ -30,10 +30,9 @@ from nni_nastc.data.records import (
     Subset,
     VideoRecord,
     clip_segment,
-    nearest,
 )
 from nni_nastc.data.text_lines import name_of, read_classes, read_lines, read_text, require_subsets
-from nni_nastc.errors import AnnotationError
+from nni_nastc.errors import AnnotationError, did_you_mean
 
 FPS = 15.0
 FIRST_PERSON, LAST_TRAIN_PERSON, LAST_PERSON = 3, 46, 54
@@ -198,7 +197,7 @@ class _Reader:
     def _knows(self, label: str, where: str) -> bool:
         # Without all names the file of them is broken, which is told already.
         if self.known and label not in self.known:
-            self.problems.add(f'{where}: unknown unit-action "{label[:60]}"{nearest(label, list(self.order))}')
+            self.problems.add(f'{where}: unknown unit-action "{label[:60]}"{did_you_mean(label, self.order)}')
         return label in self.known
 
 

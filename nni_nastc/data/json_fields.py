@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from nni_nastc.data.records import SUBSETS, Problems, Subset, nearest
-from nni_nastc.errors import AnnotationError
+from nni_nastc.data.records import SUBSETS, Problems, Subset
+from nni_nastc.errors import AnnotationError, did_you_mean
 
 
 def read_unique(path: Path, problems: Problems) -> Any:
@@ -77,7 +77,8 @@ def subset_of(where: str, video: dict[str, Any], problems: Problems) -> Subset:
 def is_known(where: str, what: str, name: Any, names: Sequence[str], problems: Problems) -> bool:
     """Tell whether a name is one of a list. An empty list is broken, which is told already, so that is no problem."""
     if names and name not in names:
-        problems.add(f"{where}: unknown {what} {shown(name)}, known are {shown(list(names))}{nearest(name, names)}")
+        hint = did_you_mean(str(name), names)
+        problems.add(f"{where}: unknown {what} {shown(name)}, known are {shown(list(names))}{hint}")
     return name in names
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nni_nastc.errors import AnnotationError, NastcError
 
@@ -170,17 +167,6 @@ class Problems:
         more = f"; and {count - SHOWN_PROBLEMS} more" if count > SHOWN_PROBLEMS else ""
         shown = "; ".join(" ".join(problem.split()) for problem in self._found[:SHOWN_PROBLEMS])
         raise error(f"{self.path} has {count} problem{'s' * (count > 1)}: {shown}{more}")
-
-
-def nearest(name: Any, names: Sequence[str]) -> str:
-    """Return " (did you mean ...?)" with the name that is most like an unknown one; nothing if none is like it."""
-    return _nearest(name, tuple(names)) if isinstance(name, str) else ""
-
-
-@lru_cache(maxsize=1024)  # files repeat their mistakes, and comparing with all names takes a millisecond
-def _nearest(name: str, names: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f' (did you mean "{near[0]}"?)' if near else ""
 
 
 def clip_segment(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from nni.tools.package_utils import get_all_algo_meta
 from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
 from nni_nastc.config import load_yaml, parse_override, set_value
-from nni_nastc.errors import ConfigError, ExperimentError, first_line
+from nni_nastc.errors import ConfigError, ExperimentError, did_you_mean, first_line
 from nni_nastc.experiments.server import LOOPBACK
 from nni_nastc.session import without_logs
 
@@ -68,8 +67,9 @@ def load_experiment(
         set_value(values, *parse_override(override))
     if not is_experiment(values):
         raise ConfigError(f"{path} is no experiment file of NNI: it has neither trialCommand nor trainingService")
-    if unknown := [key for key in values if _plain(key) not in map(_plain, _KEYS)]:
-        raise ConfigError(f"{path}: " + "; ".join(f"unknown key {key}{_nearest(key, _KEYS)}" for key in unknown))
+    if unknown := [str(key) for key in values if _plain(key) not in map(_plain, _KEYS)]:
+        told = "; ".join(f"unknown key {key}{did_you_mean(key, _KEYS)}" for key in unknown)
+        raise ConfigError(f"{path}: {told}")
     if not isinstance(values.get("trainingService", {}), dict):
         raise ConfigError(f"{path}: trainingService must be a mapping, got {values['trainingService']!r}")
     _check_algorithms(path, values)
@@ -104,7 +104,7 @@ def _check_algorithms(path: Path, values: dict[str, Any]) -> None:
         known = [meta.name for meta in get_all_algo_meta() if meta.algo_type == kind]
         if str(name).lower() not in map(str.lower, known) and str(name).lower() != "_none_":
             raise ConfigError(
-                f"{path}: {kind}.name: unknown {name!r}, known are {', '.join(known)}{_nearest(str(name), known)}"
+                f"{path}: {kind}.name: unknown {name!r}, known are {', '.join(known)}{did_you_mean(str(name), known)}"
             )
 
 
@@ -181,9 +181,3 @@ def _use_this_python(config: ExperimentConfig) -> None:
 def _plain(key: Any) -> str:
     """Return a key as NNI compares it."""
     return str(key).lower().replace("_", "")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    plain = {_plain(one): one for one in known}
-    near = difflib.get_close_matches(_plain(name), list(plain), n=1)
-    return f" (did you mean {plain[near[0]]}?)" if near else ""

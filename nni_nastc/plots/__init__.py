@@ -3,7 +3,7 @@
 Drawn without a display and without ``pyplot``'s state.
 """
 
-from nni_nastc.plots.alphas_map import alphas_image, alphas_map_figure
+from nni_nastc.plots.alphas_map import AlphasMap
 from nni_nastc.plots.annotated import AnnotatedVideo, annotated_figure, draw_annotated
 from nni_nastc.plots.bench import ScoredMethod, draw_classes, draw_score_by_size, draw_score_by_timesteps
 from nni_nastc.plots.cell import cell_figure, draw_cell
@@ -13,12 +13,11 @@ from nni_nastc.plots.timeline import draw_timeline, timeline_figure
 from nni_nastc.plots.trials import draw_trials, trials_figure
 
 __all__ = [
+    "AlphasMap",
     "AnnotatedVideo",
     "Curve",
     "ScoredMethod",
     "alphas_figure",
-    "alphas_image",
-    "alphas_map_figure",
     "annotated_figure",
     "cell_figure",
     "curves_figure",

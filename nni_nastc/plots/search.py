@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.special import softmax
 
 from nni_nastc.errors import NastcError
 from nni_nastc.genotype import NUM_INPUTS, Genotype
@@ -64,7 +65,7 @@ def draw_history(history: Mapping[str, Any], path: Path | str) -> None:
 def alphas_figure(history: Mapping[str, Any], *, genotype: Genotype | None = None) -> Figure:
     """Draw one panel an edge: a row is a node, a column is a predecessor, and the free corner holds the legend."""
     epochs = _epochs(history)
-    weights = _softmax(_column(epochs, "alphas"))  # (epochs, edges, operations)
+    weights = softmax(_column(epochs, "alphas"), axis=-1)  # (epochs, edges, operations)
     edges = [tuple(edge) for edge in history["edges"]]
     rows, columns = (1 + max(edge[axis] for edge in edges) for axis in (0, 1))
     figure = Figure(figsize=(2.1 * columns + 0.4, 1.65 * rows + 0.4), layout="constrained")
@@ -112,11 +113,6 @@ def _epochs(history: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _column(epochs: list[Mapping[str, Any]], key: str) -> np.ndarray:
     """Return one quantity over the epochs; NaN where it was not measured."""
     return np.asarray([np.nan if epoch.get(key) is None else epoch[key] for epoch in epochs], dtype=float)
-
-
-def _softmax(alphas: np.ndarray) -> np.ndarray:
-    powers = np.exp(alphas - alphas.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _edge_panel(axes: Axes, numbers: np.ndarray, weights: np.ndarray, operations: list[str]) -> None:

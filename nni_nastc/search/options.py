@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from nni_nastc.errors import ConfigError
+from nni_nastc.errors import ConfigError, did_you_mean
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -62,10 +61,7 @@ def check_options(constructor: Callable[..., Any], options: Mapping[str, Any]) -
 
 def unknown_name(name: str, known: Sequence[str]) -> str:
     """Say that a name is not known, which ones are, and which of them is nearest."""
-    plain = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(name.lower(), plain, n=1)
-    hint = f" (did you mean {plain[near[0]]}?)" if near else ""
-    return f"unknown {name!r}, known are {', '.join(known)}{hint}"
+    return f"unknown {name!r}, known are {', '.join(known)}{did_you_mean(name, known)}"
 
 
 def require_rl(strategy: str) -> None:

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from nni_nastc.errors import ExperimentError
 from nni_nastc.evaluation.history import EpochHistory
-from nni_nastc.plots import alphas_image
+from nni_nastc.plots import AlphasMap
 
 _logger = logging.getLogger("nni_nastc.trial")
 
@@ -54,6 +54,7 @@ class WriteTensorBoard(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.writer: SummaryWriter | None = None
+        self._map: AlphasMap | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the log; epochs of an interrupted run that are done again replace the old ones."""
@@ -68,8 +69,9 @@ class WriteTensorBoard(Callback):
             if name in entry:
                 self.writer.add_scalar(name, entry[name], entry["epoch"])
         if "alphas" in entry:
-            picture = alphas_image({**history.header, "epochs": [entry]})
-            self.writer.add_image("alphas", picture, entry["epoch"], dataformats="HWC")
+            if self._map is None:
+                self._map = AlphasMap(history.header["edges"], history.header["operations"])
+            self.writer.add_image("alphas", self._map.image(entry["alphas"]), entry["epoch"], dataformats="HWC")
         self.writer.flush()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

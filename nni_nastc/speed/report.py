@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nni_nastc.speed.extraction import measure_extraction
 from nni_nastc.speed.fixed_network import measure_fixed_network
 from nni_nastc.speed.measure import Progress, compare
 from nni_nastc.speed.rates import machine_rates
-from nni_nastc.speed.search_step import STEPS, StepSize, step_memory
+from nni_nastc.speed.search_step import STEPS, StepSize, step_process
 
 SPEED_FILE = "speed.json"
 _TITLES = {
@@ -166,15 +167,16 @@ def _caption(result: dict[str, Any]) -> str:
 
 def _search_step(size: StepSize, repeats: int, rates: dict[str, float], progress: Progress) -> dict[str, Any]:
     where = f"search step, T = {size.timesteps}, batch {size.batch}"
-    memory = {}
-    for name in ("ours", "stock_nni", "published_darts"):
-        progress(f"{where}: memory of {name}")
-        memory[name] = step_memory(name, size)
-    names = [name for name in STEPS if name != "bfloat16" or has_bfloat16(torch.device(size.device))]
-    steps = {name: STEPS[name](size) for name in names}
-    compared = compare(steps, repeats, lambda name: progress(f"{where}: {name}"))
+    steps = {}
+    with ExitStack() as processes:
+        for name in STEPS:
+            if name != "bfloat16" or has_bfloat16(torch.device(size.device)):
+                progress(f"{where}: memory of {name}")
+                steps[name] = processes.enter_context(step_process(name, size))
+        compared = compare(steps, repeats, lambda name: progress(f"{where}: {name}"))
+    memory = {name: step.memory for name, step in steps.items()}
     progress(f"{where}: counting")
-    counted = count(steps["ours"])
+    counted = count(STEPS["ours"](size))
     seconds = compared["ours"]["median_s"]
     return {
         "size": asdict(size),

@@ -116,7 +116,7 @@ class TestGeneric:
             ({"labels": []}, 'video "a": subset is missing'),
             ({"subset": "train"}, 'video "a": labels are missing'),
             ({"subset": "train", "labels": "tea"}, 'video "a": labels must be a list, got "tea"'),
-            ({"subset": "train", "labels": ["te"]}, '"te", known are ["tea", "coffee"] (did you mean "tea"?)'),
+            ({"subset": "train", "labels": ["te"]}, '"te", known are ["tea", "coffee"] (did you mean tea?)'),
             ({"subset": "train", "labels": [["tea"]]}, 'unknown class ["tea"]'),
             ({"subset": "train", "label": ["tea"], "labels": []}, 'unknown key "label"'),
             ({"subset": "train", "labels": [], "duration_s": 0}, "duration_s must be a number above 0, got 0"),

@@ -113,7 +113,7 @@ def test_frame_wise(tmp_path, below):
     ("files", "told"),
     [
         (in_folders(**{"P03/cam01/P03_tea.txt": CEREALS + "429 SIL\n"}), 'P03_tea.txt, line 4: a line is first'),
-        (in_folders(**{"P03/cam01/P03_tea.txt": "1-2 take_cap\n"}), '"take_cap" (did you mean "take_cup"?)'),
+        (in_folders(**{"P03/cam01/P03_tea.txt": "1-2 take_cap\n"}), '"take_cap" (did you mean take_cup?)'),
         (in_folders(**{"P03/cam01/P03_tea.txt": f"1-{10**400} SIL\n"}), 'line 1: a line is first-last unit_action'),
         (in_folders(**{"P03/cam01/P03_tea.txt": "1-2 dance\n"}), 'P03_tea.txt, line 1: unknown unit-action "dance"'),
         (in_folders(**{"P03/cam01/P03_wine.txt": TEA}), 'P03/cam01/P03_wine.txt: unknown activity "wine", known are'),

@@ -100,7 +100,8 @@ def test_the_temperature_is_reported(experiment, toy):
 
 
 def test_tensorboard_has_the_curves_and_the_alphas(experiment, toy):
-    trial.run_trial("search", None, values(toy, space="nastc_small", epochs=2))
+    strategy = "{name: TempDARTS, arc_learning_rate: 0.5}"
+    trial.run_trial("search", None, values(toy, space="nastc_small", epochs=2, strategy=strategy))
     log = EventAccumulator(str(experiment.folder / "tensorboard")).Reload()
     history = json.loads((experiment.folder / "run" / "history.json").read_text())
     for name in ("train_loss", "alpha_loss", "val_loss", "val_score", "learning_rate"):

@@ -9,6 +9,7 @@ import torch
 
 from nni_nastc.acceleration import compiler_problem
 from nni_nastc.cli.main import main
+from nni_nastc.errors import ModelError
 from nni_nastc.features import i3d
 from nni_nastc.genotype import SEARCHED_OPERATIONS
 from nni_nastc.search.temp_darts import TempDARTS
@@ -16,6 +17,7 @@ from nni_nastc.speed.counting import count
 from nni_nastc.speed.extraction import convolutions_alone
 from nni_nastc.speed.measure import in_turns, peak_memory, summary
 from nni_nastc.speed.report import measure_speed
+from nni_nastc.speed.search_step import StepSize, step_process
 from nni_nastc.speed.stock import CANDIDATES, PublishedSupernet
 from tests.search.test_supernet import supernet
 
@@ -70,6 +72,24 @@ def test_counted_by_hand():
     assert in_place.operations == 2 * 3 * 5 * 7
     assert count(lambda: a.t()).bytes == 0
     assert count(lambda: torch.mm(a, b, out=c)).bytes == counted.bytes, "what is written into is written once"
+
+
+def test_a_process_that_fails_says_why():
+    size = StepSize(batch=2, timesteps=8, layers=2, channels=64, device="cuda:99")
+    with (
+        pytest.raises(ModelError, match=r"no search step of ours with batch 2 and T = 8 \(.*no such GPU: cuda:99"),
+        step_process("ours", size),
+    ):
+        pass
+
+
+def test_a_process_that_is_killed_between_steps_is_told():
+    with step_process("ours", StepSize(batch=2, timesteps=8, layers=2, channels=64)) as step:
+        assert step.memory > 0
+        assert 0 < step() < 60
+        step._process.kill()
+        with pytest.raises(ModelError, match=r"it ended with -9\); give a smaller --batch"):
+            step()
 
 
 @pytest.mark.slow
