@@ -259,8 +259,8 @@ def main(arguments: list[str]) -> int:
     torch.manual_seed(0)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # NNI's log goes to what was standard output when it was imported
+    step = STEPS[name](size)
     with answers, training_session() if name in _IN_SESSION else nullcontext():
-        step = STEPS[name](size)
         sys.stdin.readline()
         print(peak_memory(step, choose_device(device)), file=answers, flush=True)
         for _ in sys.stdin:
