@@ -26,7 +26,7 @@ def summary(seconds: list[float]) -> dict[str, Any]:
 
 
 def in_turns(
-    timed: Mapping[str, Callable[[], float]], repeats: int, progress: Progress
+    timed: Mapping[str, Callable[[], float]], repeats: int, progress: Progress, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
     """Call each of ``timed`` in turn, once to warm up and ``repeats`` times to measure.
 
@@ -38,6 +38,8 @@ def in_turns(
         Measured rounds.
     progress : callable
         Told the name of each before it is called.
+    warm_up : bool
+        Whether there is a round to warm up.
 
     Returns
     -------
@@ -45,23 +47,28 @@ def in_turns(
         Name -> seconds of each round.
     """
     times: dict[str, list[float]] = {name: [] for name in timed}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm_up):
         for name, measure in timed.items():
             progress(name)
             seconds = measure()
-            if turn:
+            if turn >= warm_up:
                 times[name].append(seconds)
     return times
 
 
 def compare(
-    timed: Mapping[str, Callable[[], float]], repeats: int, progress: Progress, per: int = 1
+    timed: Mapping[str, Callable[[], float]],
+    repeats: int,
+    progress: Progress,
+    *,
+    per: int = 1,
+    warm_up: bool = True,
 ) -> dict[str, Any]:
     """Measure in turns, and compare with ``ours``.
 
     Parameters
     ----------
-    timed, repeats, progress
+    timed, repeats, progress, warm_up
         See :func:`in_turns`; one of ``timed`` is called "ours".
     per : int
         Times are of one of so many.
@@ -71,7 +78,7 @@ def compare(
     dict
         Name -> summary; and ``ratios``, name -> by how much it takes longer than ours: median, smallest and largest.
     """
-    times = in_turns(timed, repeats, progress)
+    times = in_turns(timed, repeats, progress, warm_up=warm_up)
     ratios = {
         name: sorted(theirs / ours for theirs, ours in zip(seconds, times["ours"], strict=True))
         for name, seconds in times.items()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import statistics
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from nni_nastc.speed.extraction import measure_extraction
 from nni_nastc.speed.fixed_network import measure_fixed_network
 from nni_nastc.speed.measure import Progress, compare
 from nni_nastc.speed.rates import machine_rates
-from nni_nastc.speed.search_step import STEPS, StepSize, step_process
+from nni_nastc.speed.search_step import STEPS, StepSize, measure_step
 
 SPEED_FILE = "speed.json"
 _TITLES = {
@@ -167,14 +168,18 @@ def _caption(result: dict[str, Any]) -> str:
 
 def _search_step(size: StepSize, repeats: int, rates: dict[str, float], progress: Progress) -> dict[str, Any]:
     where = f"search step, T = {size.timesteps}, batch {size.batch}"
-    steps = {}
-    with ExitStack() as processes:
-        for name in STEPS:
-            if name != "bfloat16" or has_bfloat16(torch.device(size.device)):
-                progress(f"{where}: memory of {name}")
-                steps[name] = processes.enter_context(step_process(name, size))
-        compared = compare(steps, repeats, lambda name: progress(f"{where}: {name}"))
-    memory = {name: step.memory for name, step in steps.items()}
+    memory: dict[str, list[int]] = {
+        name: [] for name in STEPS if name != "bfloat16" or has_bfloat16(torch.device(size.device))
+    }
+
+    def take(name: str) -> float:
+        first, seconds = measure_step(name, size)
+        memory[name].append(first)
+        return seconds
+
+    turns = {name: partial(take, name) for name in memory}
+    compared = compare(turns, repeats, lambda name: progress(f"{where}: {name}"), warm_up=False)
+    taken = {name: statistics.median(values) for name, values in memory.items()}
     progress(f"{where}: counting")
     counted = count(STEPS["ours"](size))
     seconds = compared["ours"]["median_s"]
@@ -183,9 +188,9 @@ def _search_step(size: StepSize, repeats: int, rates: dict[str, float], progress
         **compared,
         "seconds_per_superframe": seconds / (size.batch * size.timesteps),
         "speedup_vs_stock_nni": compared["stock_nni"]["median_s"] / seconds,
-        "memory_bytes": memory,
-        "memory_ratio_vs_stock_nni": memory["ours"] / memory["stock_nni"],
-        "memory_ratio_vs_published_darts": memory["ours"] / memory["published_darts"],
+        "memory_bytes": taken,
+        "memory_ratio_vs_stock_nni": taken["ours"] / taken["stock_nni"],
+        "memory_ratio_vs_published_darts": taken["ours"] / taken["published_darts"],
         "counted_operations": counted.operations,
         "counted_bytes": counted.bytes,
         "product_fraction": counted.operations / seconds / rates["product_flops"],

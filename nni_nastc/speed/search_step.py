@@ -1,23 +1,20 @@
 """One search step, alphas and weights: ours, that of stock NNI 3.0, and that of DARTS as published.
 
-Each takes its steps in a process of its own, as its users run it: what one does to a process's memory is not the
-others'. As a command, ``python -m nni_nastc.speed.search_step NAME BATCH T LAYERS CHANNELS CLASSES DEVICE``, it takes a
-step for each line that it reads; it prints the bytes that the first took, and the seconds of each of the others.
+As a command, ``python -m nni_nastc.speed.search_step NAME BATCH T LAYERS CHANNELS CLASSES DEVICE``, it takes two steps,
+and prints the bytes that the first took and the seconds of the second.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import IO, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -178,55 +175,8 @@ _IN_SESSION = ("ours", "bfloat16")
 """Those that run in the session of ``nastc``, which keeps freed memory."""
 
 
-class StepProcess:
-    """A process that has taken its first step, and takes one more for each call.
-
-    Parameters
-    ----------
-    process : Popen
-        That of the command of this module, its streams open as text.
-    errors : file
-        Where it writes errors.
-    name, size : str, StepSize
-        What it was started with.
-
-    Attributes
-    ----------
-    memory : int
-        Bytes that the first step took above what the model and the batch do.
-
-    Raises
-    ------
-    ModelError
-        Here and in a call, if the process fails: memory is short, as a rule.
-    """
-
-    def __init__(self, process: subprocess.Popen[str], errors: IO[str], name: str, size: StepSize) -> None:
-        self._process, self._errors = process, errors
-        self._what = f"{name} with batch {size.batch} and T = {size.timesteps}"
-        self.memory = int(self._step())
-
-    def __call__(self) -> float:
-        """Take a step; return its seconds."""
-        return float(self._step())
-
-    def _step(self) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-        if answer := self._process.stdout.readline():
-            return answer
-        ended_with = self._process.wait()
-        self._errors.seek(0)
-        reason = (self._errors.read().strip().splitlines() or [f"it ended with {ended_with}"])[-1]
-        raise ModelError(f"no search step of {self._what} ({reason}); give a smaller --batch or --timesteps")
-
-
-@contextmanager
-def step_process(name: str, size: StepSize) -> Iterator[StepProcess]:
-    """Start a process that takes steps, and end it after the block.
+def measure_step(name: str, size: StepSize) -> tuple[int, float]:
+    """Take two steps in a fresh process: what one does to the memory of its process is not the others'.
 
     Parameters
     ----------
@@ -235,36 +185,37 @@ def step_process(name: str, size: StepSize) -> Iterator[StepProcess]:
     size : StepSize
         Of the steps.
 
-    Yields
+    Returns
+    -------
+    (int, float)
+        The bytes that the first took above what the model and the batch do, and the seconds of the second.
+
+    Raises
     ------
-    StepProcess
-        After its first step.
+    ModelError
+        If the process fails: memory is short, as a rule.
     """
     command = [sys.executable, "-m", "nni_nastc.speed.search_step", name, *map(str, astuple(size))]
-    pipe = subprocess.PIPE
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,
-    ):
-        try:
-            yield StepProcess(process, errors, name, size)
-        finally:
-            process.kill()
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise ModelError(
+            f"no search step of {name} with batch {size.batch} and T = {size.timesteps} ({reason}); "
+            "give a smaller --batch or --timesteps"
+        )
+    memory, seconds = done.stdout.split()[-2:]
+    return int(memory), float(seconds)
 
 
 def main(arguments: list[str]) -> int:
-    """Take a step for each line of standard input."""
+    """Take two steps, and print what they took."""
     name, batch, timesteps, layers, channels, classes, device = arguments
     size = StepSize(int(batch), int(timesteps), int(layers), int(channels), int(classes), device)
     torch.manual_seed(0)
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # NNI's log goes to what was standard output when it was imported
     step = STEPS[name](size)
-    with answers, training_session() if name in _IN_SESSION else nullcontext():
-        sys.stdin.readline()
-        print(peak_memory(step, choose_device(device)), file=answers, flush=True)
-        for _ in sys.stdin:
-            print(step(), file=answers, flush=True)
+    with training_session() if name in _IN_SESSION else nullcontext():
+        memory = peak_memory(step, choose_device(device))
+        print(memory, step())
     return 0
 
 
