@@ -383,7 +383,8 @@ def _describe(schema: type[Section], error: Mapping[str, Any]) -> str:
     """Put one problem that pydantic found into our form."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key}{did_you_mean(key, _keys(schema))}"
+        # The section in front of a key makes it less like one that is given without.
+        return f"unknown key {key}{did_you_mean(key, _keys(schema), likeness=0.5)}"
     if error["type"] == "missing":
         return f"{key} is missing"
     if not key:  # a rule of several keys, which names them

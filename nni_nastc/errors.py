@@ -14,23 +14,19 @@ def first_line(problem: BaseException) -> str:
     return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return " (did you mean ONE?)" with the known name that is most like another; nothing if none is like it.
 
-    Case and underscores make no difference.
+    Case makes no difference. ``likeness``, from 0 to 1, is what counts as like it.
     """
-    return _did_you_mean(name, tuple(known))
+    return _did_you_mean(name, tuple(known), likeness)
 
 
 @lru_cache(maxsize=1024)  # files repeat their mistakes, and comparing with all names takes a millisecond
-def _did_you_mean(name: str, known: tuple[str, ...]) -> str:
-    plain = {_plain(one): one for one in known}
-    near = difflib.get_close_matches(_plain(name), plain, n=1)
+def _did_you_mean(name: str, known: tuple[str, ...], likeness: float) -> str:
+    plain = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), plain, n=1, cutoff=likeness)
     return f" (did you mean {plain[near[0]]}?)" if near else ""
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "")
 
 
 class NastcError(Exception):

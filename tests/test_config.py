@@ -83,6 +83,7 @@ def test_defaults_give_way_to_overrides():
         ("output.x=1", "output is a value, not a section"),
         ("epochs=[", "not YAML"),
         ("epoch=3", r"unknown key epoch \(did you mean epochs\?\)"),
+        ("gpus=1", r"unknown key gpus \(did you mean trials.gpus\?\)"),
     ],
 )
 def test_wrong_overrides(tmp_path, override, message):

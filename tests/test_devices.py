@@ -51,6 +51,5 @@ print(counts[1] - counts[0], counts[3] - counts[2])
 """
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     given_back, kept = map(int, output.split())
-    pages = 10 * 24 * 2**20 / 2**16  # of 64 KB, the largest that Linux has
-    assert given_back > pages, f"there is nothing to save here: {output}"
-    assert kept < given_back / 4, output
+    assert kept < 1000, output
+    assert given_back > 10 * max(kept, 1), f"there is nothing to save here: {output}"

@@ -198,7 +198,9 @@ def measure_step(name: str, size: StepSize) -> tuple[int, float]:
     command = [sys.executable, "-m", "nni_nastc.speed.search_step", name, *map(str, astuple(size))]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        # A process that was killed had no last word: what it wrote are warnings.
+        errors = done.stderr.strip().splitlines() if done.returncode > 0 else []
+        reason = (errors or [f"it ended with {done.returncode}"])[-1]
         raise ModelError(
             f"no search step of {name} with batch {size.batch} and T = {size.timesteps} ({reason}); "
             "give a smaller --batch or --timesteps"

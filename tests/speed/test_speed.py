@@ -85,6 +85,13 @@ def test_a_process_that_fails_says_why():
         measure_step("ours", size)
 
 
+def test_a_process_that_was_killed_is_told_as_such(monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, stdout="", stderr="DeprecationWarning: old\n  warnings.warn(\n")
+    monkeypatch.setattr(subprocess, "run", lambda *command, **options: killed)
+    with pytest.raises(ModelError, match=r"T = 8 \(it ended with -9\); give a smaller --batch or --timesteps"):
+        measure_step("ours", StepSize(batch=2, timesteps=8))
+
+
 @pytest.mark.slow
 def test_the_command_writes_what_others_read(tmp_path, capsys):
     command = ["bench", "speed", "--out", str(tmp_path), "--batch", "2", "--timesteps", "8", "--repeats", "1"]
