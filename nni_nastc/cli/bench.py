@@ -32,7 +32,7 @@ def _add_run(tables: Any) -> None:
     )
     parser.add_argument("config", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=True)
 
 
 def _add_params(tables: Any) -> None:

@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
         default="kinetics400",
         help="I3D weights: kinetics400 (fetched, 47 MB), random, or a file (default: %(default)s)",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

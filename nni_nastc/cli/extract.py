@@ -62,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="count superframes and disk, estimate the time of one process from 10 s; write nothing",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=True)
 
 
 def _add_naming(parser: argparse.ArgumentParser) -> None:

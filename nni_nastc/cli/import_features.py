@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--fps", type=float, help="frames a second of the videos (default: time in windows)")
     parser.add_argument("--stride", type=int, metavar="FRAMES", help="frames from one window to the next")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -51,8 +51,6 @@ _COMMANDS = (
     nni_env,
 )
 
-_RESUMED = ("bench", "demo", "extract", "import", "search", "train")
-
 
 class _Parser(argparse.ArgumentParser):
     """Tells an error in one line, without the usage."""
@@ -80,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni_nastc {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(resumes=False)  # a command that goes on where it stopped says so
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(subparsers)
@@ -135,6 +134,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"nastc {arguments.command}: {_in_words(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        resumes = "; the same command goes on where it stopped" if arguments.command in _RESUMED else ""
+        resumes = "; the same command goes on where it stopped" if arguments.resumes else ""
         print(f"\nnastc {arguments.command}: interrupted{resumes}", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("config", help="YAML file")
     parser.add_argument("--genotype", help="a shipped genotype, a JSON file, a search's folder, or a method's name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

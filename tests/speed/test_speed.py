@@ -15,6 +15,7 @@ from nni_nastc.errors import ModelError
 from nni_nastc.features import i3d
 from nni_nastc.genotype import SEARCHED_OPERATIONS
 from nni_nastc.search.temp_darts import TempDARTS
+from nni_nastc.speed import report
 from nni_nastc.speed.counting import count
 from nni_nastc.speed.extraction import convolutions_alone
 from nni_nastc.speed.measure import in_turns, summary
@@ -90,6 +91,12 @@ def test_a_process_that_was_killed_is_told_as_such(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *command, **options: killed)
     with pytest.raises(ModelError, match=r"T = 8 \(it ended with -9\); give a smaller --batch or --timesteps"):
         measure_step("ours", StepSize(batch=2, timesteps=8))
+
+
+def test_interrupted_it_promises_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "measure_speed", lambda *out, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["bench", "speed", "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.endswith("nastc bench: interrupted\n")
 
 
 @pytest.mark.slow
